@@ -1,0 +1,75 @@
+"""The claims file: published figures, with the words they were published in, for an audit to hold against the log."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from schemas.vocabulary import Measure
+
+Relation = Literal["equals", "more_than", "at_least", "less_than", "at_most"]
+RELATIONS: Final[tuple[Relation, ...]] = ("equals", "more_than", "at_least", "less_than", "at_most")
+
+Figure = Annotated[int, Meta(ge=0)]
+
+
+class Claim(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One published figure: exactly one of the relations, over the cells that `where` and the period select.
+
+    A list in `where` means any of its values. A breakdown gives the parts by the members of one dimension.
+    """
+
+    text: Annotated[str, Meta(min_length=1)]
+    measure: Measure
+    where: dict[str, str | tuple[str, ...]] = {}
+    first_day: date | None = field(default=None, name="from")
+    last_day: date | None = field(default=None, name="to")
+    equals: Figure | None = None
+    more_than: Figure | None = None
+    at_least: Figure | None = None
+    less_than: Figure | None = None
+    at_most: Figure | None = None
+    breakdown: dict[str, dict[str, Figure]] = {}
+
+    def __post_init__(self) -> None:
+        given = [relation for relation in RELATIONS if getattr(self, relation) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a claim has exactly one of {', '.join(RELATIONS)}; this has {', '.join(given) or 'none'}"
+            )
+        if len(self.breakdown) > 1:
+            raise ValueError("`breakdown` is by one dimension")
+        if any("" in members for members in self.breakdown.values()):
+            raise ValueError("a member of `breakdown` has no name; the empty one stands for the total")
+        if self.first_day and self.last_day and self.first_day > self.last_day:
+            raise ValueError("`from` lies after `to`")
+        if "measure" in self.where or "measure" in self.breakdown:
+            raise ValueError("the measure is named by `measure`, not in `where` or `breakdown`")
+
+    @property
+    def relation(self) -> Relation:
+        """How the published figure and the counted one are to relate."""
+        return next(relation for relation in RELATIONS if getattr(self, relation) is not None)
+
+    @property
+    def published(self) -> int:
+        """The published figure."""
+        figure: int = getattr(self, self.relation)
+        return figure
+
+
+class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A publication: its title, day and source, and what it claims."""
+
+    title: str
+    published: date
+    source: str
+    claims: Annotated[tuple[Claim, ...], Meta(min_length=1)] = field(name="claim")
+
+
+def decode_claims(text: bytes) -> Claims:
+    """Read a claims file; ValueError says what is wrong and where."""
+    return msgspec.toml.decode(text, type=Claims)

@@ -1,0 +1,169 @@
+"""How every command looks: examples first in its help, settings read once, errors in one line, an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import click
+
+from services.runtime.errors import FieldtallyError
+from services.runtime.settings import Settings, read_settings
+
+Result = TypeVar("Result")
+
+INTERRUPTED: Final = 130
+_CANCEL_AGAIN_S: Final = 0.05
+
+
+class _WithExamples(click.Command):
+    """A command whose help begins with examples."""
+
+    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings = {"help_option_names": ["-h", "--help"]}
+        self.examples = examples
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples, then the rest."""
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"  fieldtally {example}\n")
+        formatter.write("\n")
+        super().format_help(ctx, formatter)
+
+
+class Group(_WithExamples, click.Group):
+    """A group that lists its commands as they were added, with examples first."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names in the order of addition."""
+        return list(self.commands)
+
+
+class Whole(click.IntRange):
+    """A whole number, for an option."""
+
+    name = "whole number"
+
+    def _describe_range(self) -> str:
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
+
+class Number(click.FloatRange):
+    """A number, for an option; neither infinite nor `nan`, which no range keeps out."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it, or say what is wrong with it."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
+        return number
+
+
+def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Declare a command of that name; its docstring is its help, and the first sentence of it the line in a list."""
+    return click.command(name, cls=_WithExamples, examples=examples)
+
+
+def group(name: str, *examples: str) -> Callable[[Callable[..., Any]], Group]:
+    """Declare a group of commands; its docstring is its help."""
+    return click.group(name, cls=Group, examples=examples)
+
+
+def settings() -> Settings:
+    """Read the settings from the environment: the one place of the command line that does."""
+    return read_settings(os.environ)
+
+
+def run_async(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a command's work to its end; Ctrl-C ends it with KeyboardInterrupt, after its own cleaning up."""
+    return asyncio.run(_interruptible(work))
+
+
+async def _interruptible(work: Coroutine[Any, Any, Result]) -> Result:
+    # In a task of its own, whose end can be waited for.
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task])
+    finally:
+        await end(task)
+    return task.result()
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough. redis-py asks with a timeout of zero whether a pooled connection still lives, and asyncio takes
+    a cancellation that was waiting then for the timeout's own: Ctrl-C while rows were printed would be lost.
+    """
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not print it
+
+
+def run(commands: click.Group, args: list[str]) -> int:
+    """Run the command line; return its exit code, after one line on stderr if something was wrong."""
+    try:
+        code = _invoke(commands, args)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        return _say(error.format_message(), 2)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "fieldtally"
+        return _say(f"{where}: {' '.join(error.format_message().split())} (see `{where} --help`)", 2)
+    except click.ClickException as error:
+        return _say(f"fieldtally: {error.format_message()}", 2)
+    except FieldtallyError as error:
+        return _say(f"fieldtally: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # ends the line of the terminal's ^C
+        try:
+            sys.stdout.flush()
+        except OSError:  # Ctrl-C has ended the reader of our output too
+            _forget_output()
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is wrong
+        _forget_output()
+        return 0
+    except OSError as error:  # what a command reads or writes by name it has reported by name
+        _forget_output()
+        return _say(f"fieldtally: cannot read the input or write the output: {error.strerror or error}", 2)
+    except Exception as error:  # a user never sees a traceback
+        if os.environ.get("FIELDTALLY_LOG_LEVEL", "").lower() == "debug":
+            raise
+        kind = type(error).__name__
+        return _say(f"fieldtally: a fault in Fieldtally itself ({kind}); FIELDTALLY_LOG_LEVEL=debug shows where", 70)
+    return code if isinstance(code, int) else 0
+
+
+def _invoke(commands: click.Group, args: list[str]) -> object:
+    # Not `commands.main`, which makes of a broken pipe that something was wrong.
+    try:
+        with commands.make_context("fieldtally", args) as context:
+            return commands.invoke(context)
+    except click.exceptions.Exit as error:  # `--help` and `--version`
+        return error.exit_code
+
+
+def _forget_output() -> None:
+    """Keep the interpreter from flushing at exit what cannot be written."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    os.close(null)
+
+
+def _say(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
+    return code

@@ -1,0 +1,131 @@
+"""`doctor`: looks at everything that Fieldtally needs, and says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from schemas.tallies import Checkpoint
+from schemas.vocabulary import order
+from services.cli.command import command, run_async, settings
+from services.cli.output import Format, format_option, print_records
+from services.cli.server import SideStore, side_stores
+from services.runtime.errors import DamagedLogError, FieldtallyError
+from services.runtime.settings import Settings, hide_password
+from services.store.contract import LogExtent
+from services.tally.fold import FOLD_VERSION
+from services.tally.numbers import missing_count
+
+COLUMNS: Final = ("state", "what", "found", "next_step")
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was looked at: `ok`, worth a `look`, or `wrong`; and the exit code it asks for."""
+
+    state: Literal["ok", "look", "wrong"]
+    what: str
+    found: str
+    next_step: str = ""
+    exit_code: int = 0
+
+
+@command("doctor", "doctor", "doctor --format json")
+@format_option()
+def doctor(output_format: Format) -> int:
+    """Check settings, server, logs and tallies.
+
+    Exit code 0: nothing is wrong; 1: something is; 3: the server cannot be reached; 4: a log has lost entries.
+    """
+    findings = run_async(_examine(settings()))
+    records = [{name: asdict(finding)[name] for name in COLUMNS} for finding in findings]
+    print_records(records, COLUMNS, output_format, "doctor")
+    return max(finding.exit_code for finding in findings)
+
+
+async def _examine(chosen: Settings) -> list[Finding]:
+    server = hide_password(chosen.redis_url) if chosen.redis_url else f"embedded, in {chosen.data_dir}"
+    findings = [
+        Finding("ok", "python", platform.python_version()),
+        Finding("ok", "sides", ", ".join(f"{one.side} ({one.zone.key})" for one in chosen.sides)),
+    ]
+    try:
+        async with side_stores(chosen) as stores:
+            findings += _server(server, await stores[0].log.server_info())
+            for store in stores:
+                findings += await _side(store)
+    except FieldtallyError as error:
+        findings.append(Finding("wrong", "server", server, str(error), error.exit_code))
+    return findings
+
+
+def _server(server: str, info: dict[str, Any]) -> Iterator[Finding]:
+    name = "Valkey " + str(info["valkey_version"]) if "valkey_version" in info else f"Redis {info['redis_version']}"
+    yield Finding("ok", "server", f"{name}, {server}")
+    yield Finding("ok", "maxmemory-policy", str(info.get("maxmemory_policy")))
+    if info.get("aof_enabled"):
+        yield Finding("ok", "append-only file", "on")
+    else:
+        yield Finding("look", "append-only file", "off", "set `appendonly yes`, or a restart loses what came last")
+    if info.get("role") != "master":
+        yield Finding("wrong", "role", str(info.get("role")), "point FIELDTALLY_REDIS_URL at the primary", 1)
+
+
+async def _side(store: SideStore) -> list[Finding]:
+    side = store.side.side
+    try:
+        extent, stored = await store.log.extent(), await store.store.load()
+    except FieldtallyError as error:
+        return [Finding("wrong", f"{side} log", "cannot be read", str(error), error.exit_code)]
+    checkpoint = stored.checkpoint or Checkpoint(fold_version=FOLD_VERSION)
+    findings = [
+        _log(side, extent, checkpoint),
+        _tallies(side, extent, checkpoint, present=stored.checkpoint is not None),
+    ]
+    parked = checkpoint.counters.parked
+    if parked:
+        findings.append(Finding("look", f"{side} parked", f"{parked:,} entries", "`fieldtally parked list`"))
+    missing = {device: count for device, numbers in stored.devices.items() if (count := missing_count(numbers))}
+    if missing:
+        worst = max(missing, key=lambda device: missing[device])
+        found = f"{sum(missing.values()):,} numbers of {len(missing):,} devices, most of {worst}"
+        findings.append(Finding("look", f"{side} missing reports", found, "ask these units to send what they hold"))
+    if checkpoint.counters.number_reused:
+        found = f"{checkpoint.counters.number_reused:,} numbers used twice"
+        findings.append(Finding("look", f"{side} numbers", found, "a device was set back, or two share a name"))
+    if checkpoint.counters.original_missing:
+        found = f"{checkpoint.counters.original_missing:,} amended reports whose original has not come"
+        findings.append(
+            Finding(
+                "look",
+                f"{side} amendments",
+                found,
+                "they count; an original is still to come, or `amends` names an amendment or another side's report",
+            )
+        )
+    return findings
+
+
+def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
+    damage = DamagedLogError.exit_code
+    if order(extent.last) < order(checkpoint.position):
+        found = f"ends at {extent.last}, the tallies reach {checkpoint.position}"
+        return Finding("wrong", f"{side} log", found, "entries were lost: restore the log from a copy", damage)
+    if extent.lost:
+        found = f"{extent.lost:,} of {extent.appended:,} entries are gone"
+        return Finding("wrong", f"{side} log", found, "no replay is possible: restore the log from a copy", damage)
+    return Finding("ok", f"{side} log", f"{extent.length:,} entries to {extent.last}")
+
+
+def _tallies(side: str, extent: LogExtent, checkpoint: Checkpoint, *, present: bool) -> Finding:
+    what = f"{side} tallies"
+    if present and checkpoint.fold_version != FOLD_VERSION:
+        found = f"made by counting rules version {checkpoint.fold_version}, this program has {FOLD_VERSION}"
+        return Finding("wrong", what, found, "rebuild them from the log", 1)
+    behind = extent.appended - checkpoint.entries
+    if behind > 0:
+        return Finding("look", what, f"{behind:,} entries behind the log", "is `fieldtally project` running?")
+    return Finding("ok", what, f"at {checkpoint.position}, nothing behind")

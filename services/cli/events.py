@@ -1,0 +1,116 @@
+"""`events`: read the log, and follow it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import click
+import msgspec
+
+from schemas.events import TYPE_PREFIX, Event
+from schemas.vocabulary import START, Position, order
+from services.cli.command import Whole, command, run_async, settings
+from services.cli.output import Format, RecordWriter, format_option
+from services.cli.selectors import read_as_of
+from services.cli.server import SideStore, side_stores
+from services.runtime.settings import Settings
+from services.store.contract import Entry
+from services.tally.fold import BY_FIELD, EVENT_FIELD, arrive
+
+COLUMNS: Final = ("position", "side", "type", "operation", "device", "no")
+WIDTHS: Final = {"position": 15, "side": 4, "type": 19, "operation": 13, "device": 15, "no": -4}
+CSV_COLUMNS: Final = ("position", "side", "type", "operation", "source", "reportno", "id", "problem", "event")
+BATCH: Final = 1_000
+WAIT_MS: Final = 200  # every side is waited for, so this is the longest that an entry stays unseen
+
+
+@command(
+    "events",
+    "events --side SI --limit 20",
+    "events --after 2024-03-14T12:00:00+01:00 --format csv",
+    "events --follow --format ndjson",
+)
+@click.option("--side", metavar="SIDE", help="Only this side's log.")
+@click.option("--after", metavar="POSITION|TIME", help="Begin after this position or time of receipt.")
+@click.option("--limit", type=Whole(min=1), metavar="N", help="End after so many entries.")
+@click.option("--follow", is_flag=True, help="Go on with what comes in, until Ctrl-C.")
+@format_option()
+def events(*, side: str | None, after: str | None, limit: int | None, follow: bool, output_format: Format) -> None:
+    """Print the log, all sides in the order of receipt.
+
+    json, ndjson and csv have the whole events; an entry that is none has a `problem`.
+    """
+    chosen = settings()
+    if side is not None:
+        chosen = msgspec.structs.replace(chosen, sides=(chosen.side(side),))
+    start = read_as_of(after, "--after") if after is not None else START
+    run_async(_print(chosen, start, limit, output_format, follow=follow))
+
+
+async def _print(chosen: Settings, start: Position, limit: int | None, output_format: Format, *, follow: bool) -> None:
+    columns = CSV_COLUMNS if output_format == "csv" else COLUMNS
+    async with side_stores(chosen) as stores:
+        at = {store.side.side: start for store in stores}
+        printed = 0
+        with RecordWriter(columns, output_format, WIDTHS) as writer:
+            while True:
+                came = 0
+                for side, entry in await _next(stores, at):
+                    at[side.side.side] = entry.position
+                    writer.write(_record(side, entry, output_format))
+                    came += 1
+                    printed += 1
+                    if printed == limit:
+                        return
+                writer.flush()
+                if not came and not follow:
+                    return
+                if not came:
+                    await asyncio.gather(*(_wait(store, at[store.side.side]) for store in stores))
+
+
+async def _wait(side_store: SideStore, position: Position) -> None:
+    await side_store.log.read_after(position, 1, block_ms=WAIT_MS)
+
+
+async def _next(stores: list[SideStore], at: dict[Any, Position]) -> list[tuple[SideStore, Entry]]:
+    """Return the next entries of all sides in the order of receipt, up to where the slowest reading ends."""
+    read = [(store, await store.log.read_after(at[store.side.side], BATCH)) for store in stores]
+    # Beyond the last position of a full batch, another side may have entries that come before this side's next ones.
+    horizon = min((order(entries[-1].position) for _, entries in read if len(entries) == BATCH), default=None)
+    merged = [
+        (store, entry)
+        for store, entries in read
+        for entry in entries
+        if horizon is None or order(entry.position) <= horizon
+    ]
+    return sorted(merged, key=lambda item: order(item[1].position))
+
+
+def _record(side_store: SideStore, entry: Entry, output_format: Format) -> dict[str, Any]:
+    arrival = arrive(entry.position, entry.fields)
+    event = arrival.event
+    # A direct write may have line breaks between its members, never within a text.
+    raw = arrival.raw.replace(b"\n", b" ").replace(b"\r", b" ")
+    record: dict[str, Any] = {"position": entry.position, "side": side_store.side.side}
+    problem = str(arrival.fault)
+    if output_format == "table":
+        if event is None:
+            return record | {"type": f"({arrival.fault.reason if arrival.fault else ''})"}
+        device = event.source.removeprefix(f"/{event.side}/")
+        return record | {"type": _type(event), "operation": event.subject, "device": device, "no": event.reportno}
+    if output_format == "csv":
+        if event is None:  # what it holds may be anything, and csv is printed as it is
+            return record | {"problem": problem}
+        names = {"type": _type(event), "operation": event.subject, "source": event.source}
+        return record | names | {"reportno": event.reportno, "id": str(event.id), "event": raw.decode()}
+    if by := entry.fields.get(BY_FIELD):
+        record["by"] = by.decode(errors="replace")
+    if event is None:
+        return record | {"problem": problem, "raw": entry.fields.get(EVENT_FIELD, b"").decode(errors="replace")}
+    return record | {"event": msgspec.Raw(raw)}
+
+
+def _type(event: Event) -> str:
+    return str(event.__struct_config__.tag).removeprefix(TYPE_PREFIX)

@@ -1,0 +1,62 @@
+"""Opens what a command works on: the server, embedded or given, and each side's log and tallies on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
+
+from schemas.vocabulary import Side
+from services.cli.output import note
+from services.replay.audit import Audited
+from services.runtime.embedded import embedded_server
+from services.runtime.settings import Settings, SideSettings
+from services.store.connection import check_server, connect
+from services.store.contract import LogExtent
+from services.store.keys import PartitionKeys
+from services.store.log import RedisLog
+from services.store.tally_store import RedisTallyStore
+
+
+class SideStore(NamedTuple):
+    """One side's log and tallies."""
+
+    side: SideSettings
+    log: RedisLog
+    store: RedisTallyStore
+
+    def audited(self) -> Audited:
+        """Return this as what an audit takes."""
+        return Audited(self.side, self.log, self.store)
+
+
+@contextmanager
+def server_url(settings: Settings) -> Iterator[str]:
+    """Yield the address of the server; without one in the settings, the embedded one serves as long as this lasts."""
+    if settings.redis_url:
+        yield settings.redis_url
+    else:
+        with embedded_server(settings.data_dir, announce=note) as url:
+            yield url
+
+
+@asynccontextmanager
+async def side_stores(settings: Settings) -> AsyncIterator[list[SideStore]]:
+    """Yield the log and tallies of every side."""
+    with server_url(settings) as url:
+        client = connect(url)
+        try:
+            await check_server(client, url)
+            keys = [PartitionKeys(settings.prefix, side.side) for side in settings.sides]
+            yield [
+                SideStore(side, RedisLog(client, url, key), RedisTallyStore(client, url, key))
+                for side, key in zip(settings.sides, keys, strict=True)
+            ]
+        finally:
+            await client.aclose()
+
+
+async def log_extents(settings: Settings) -> dict[Side, LogExtent]:
+    """Return how far the log of every side reaches."""
+    async with side_stores(settings) as stores:
+        return {store.side.side: await store.log.extent() for store in stores}

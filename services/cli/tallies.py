@@ -1,0 +1,98 @@
+"""`tallies` and `replay`: the same view of the live tallies and of tallies rebuilt from the log."""
+
+from __future__ import annotations
+
+import click
+from msgspec.structs import replace
+
+from schemas.vocabulary import Position
+from services.cli.command import command, run_async, settings
+from services.cli.output import Format, format_option, note, print_records, progress
+from services.cli.selectors import read_as_of, read_selection, selector_options
+from services.cli.server import SideStore, log_extents, server_url, side_stores
+from services.replay.audit import join, terms
+from services.replay.processes import replay_sides
+from services.runtime.settings import Settings
+from services.tally.digest import state_digest
+from services.tally.fold import State
+from services.tally.rollup import Selection, roll_up
+
+
+@command(
+    "tallies",
+    "tallies",
+    "tallies --by side,citizenship --where measure=persons --where operation=SI-HR-2024-03",
+    "tallies --by day,measure --from 2024-03-13 --to 2024-03-15 --format csv",
+)
+@selector_options
+@format_option()
+def tallies(
+    by: str, where: tuple[str, ...], first_day: str | None, last_day: str | None, output_format: Format
+) -> None:
+    """Print the live tallies, as the projector keeps them.
+
+    Their position and digest go to stderr.
+    """
+    chosen = settings()
+    selection = read_selection(chosen, by, where, first_day, last_day)
+    _print(chosen, selection, run_async(_live(chosen)), output_format, "live tallies")
+
+
+@command(
+    "replay",
+    "replay",
+    "replay --as-of 2024-03-14T12:00:00+01:00 --by side,measure",
+    "replay --by month,citizenship --where measure=persons --format json",
+)
+@selector_options
+@click.option("--as-of", "as_of", metavar="POSITION|TIME", help="Stop after this position or time of receipt.")
+@format_option()
+def replay(
+    by: str,
+    where: tuple[str, ...],
+    first_day: str | None,
+    last_day: str | None,
+    as_of: str | None,
+    output_format: Format,
+) -> None:
+    """Print tallies rebuilt from the log, from its first entry on.
+
+    Their position and digest go to stderr.
+    """
+    chosen = settings()
+    selection = read_selection(chosen, by, where, first_day, last_day)
+    until = read_as_of(as_of) if as_of is not None else None
+    _print(chosen, selection, _rebuilt(chosen, until), output_format, "rebuilt tallies")
+
+
+async def _live(chosen: Settings) -> list[State]:
+    async with side_stores(chosen) as stores:
+        return [await live_state(store) for store in stores]
+
+
+async def live_state(side_store: SideStore) -> State:
+    """Return one side's live state as the projector stored it."""
+    side = side_store.side
+    stored = await side_store.store.load()
+    state = State(side.side, side.zone, tallies=stored.tallies, operations=stored.operations, devices=stored.devices)
+    if stored.checkpoint:
+        state.checkpoint = stored.checkpoint
+    return state
+
+
+def _rebuilt(chosen: Settings, until: Position | None) -> list[State]:
+    with server_url(chosen) as url:
+        extents = run_async(log_extents(replace(chosen, redis_url=url)))
+        stops = {side: [until or extent.last] for side, extent in extents.items()}
+        entries = sum(extent.length for extent in extents.values())
+        replayed = replay_sides(chosen, url, stops, lambda: progress("replaying", entries))
+        return [state for (state,) in replayed.values()]
+
+
+def _print(chosen: Settings, selection: Selection, states: list[State], output_format: Format, what: str) -> None:
+    counted = join(states)
+    rows = roll_up(counted, selection, terms(chosen.sides, states))
+    records = [dict(zip(selection.by, row.values, strict=True)) | {"count": row.count} for row in rows]
+    print_records(records, (*selection.by, "count"), output_format, what)
+    positions = ", ".join(f"{state.side} {state.checkpoint.position}" for state in states)
+    note(f"{what} as of {positions}; digest {state_digest(counted)}")

@@ -1,0 +1,221 @@
+"""The projector as a FastStream application: one batch subscriber per side, plain XREAD from the checkpoint.
+
+No consumer group and no pending list: the checkpoint, written in the same transaction as the tallies, is the only
+record of what was read. `faststream run services.projector.app:app` runs it, configured by the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, Final, cast
+
+from faststream import FastStream
+from faststream.redis import RedisBroker, StreamSub
+from faststream.redis.message import FAKE_CONSUMER, RedisBatchStreamMessage
+from structlog.typing import FilteringBoundLogger
+
+from schemas.vocabulary import Position
+from services.projector.follower import Follower, growing_pause_s, reached
+from services.projector.partition import Partition
+from services.runtime.collector import calm_collector
+from services.runtime.embedded import embedded_server
+from services.runtime.errors import FieldtallyError
+from services.runtime.logging import set_up_logging
+from services.runtime.settings import Settings, read_settings
+from services.store.connection import TIMEOUT_S, check_server, connect, patient_retry
+from services.store.contract import Entry
+from services.store.keys import PartitionKeys
+from services.store.log import RedisLog
+from services.store.tally_store import RedisTallyStore
+
+BATCH_MAX: Final = 1_000
+POLL_MS: Final = 1_000  # below the client's socket timeout, or an idle read would look like a dead server
+CHECK_S: Final = 1.0
+
+
+class Projector:
+    """The projection of every side in one process, and what it ended with."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        logger: FilteringBoundLogger,
+        *,
+        until_caught_up: bool = False,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.damage: FieldtallyError | None = None
+        self.interrupted = False
+        self.entries_applied = 0
+        self.targets: dict[str, Position] = {}
+        self._url = url
+        self._logger = logger
+        self._until_caught_up = until_caught_up
+        self._on_progress = on_progress
+        self._client = connect(url)
+        self.partitions = [
+            Partition(
+                side,
+                RedisLog(self._client, url, PartitionKeys(settings.prefix, side.side)),
+                RedisTallyStore(self._client, url, PartitionKeys(settings.prefix, side.side)),
+            )
+            for side in settings.sides
+        ]
+        self._broker = RedisBroker(
+            f"{url}{'&' if '?' in url else '?'}protocol=2",
+            socket_timeout=TIMEOUT_S,
+            retry=patient_retry(url, growing_pause_s, self._say_waiting),
+            logger=cast("Any", None),  # typed as required, documented as optional
+            apply_types=False,
+        )
+        self._followers = [self._subscribe(partition, settings.prefix) for partition in self.partitions]
+        # On shutdown, before the broker waits for its handlers: one that pauses must not pause to the end.
+        self.app = FastStream(self._broker, logger=None, lifespan=self._lifespan, on_shutdown=[self._stop_pauses])
+
+    async def run(self) -> None:
+        """Follow the logs until stopped, or caught up if so asked; errors of the start, and damage, are raised."""
+        await self.app.run()
+        if self.damage:
+            raise self.damage
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every side's tallies reach what was the end of its log at the start."""
+        return all(reached(partition, self.targets[partition.side.side]) for partition in self.partitions)
+
+    def _subscribe(self, partition: Partition, prefix: str) -> Follower:
+        keys = PartitionKeys(prefix, partition.side.side)
+        subscriber = self._broker.subscriber(
+            stream=StreamSub(keys.log, batch=True, max_records=BATCH_MAX, polling_interval=POLL_MS, last_id="0"),
+            parser=_raw_batch,
+            decoder=_undecoded,
+        )
+        follower = Follower(
+            partition,
+            cast("Any", subscriber),
+            self._logger,
+            on_progress=self._progressed,
+            on_damage=self._stop_damaged,
+        )
+
+        # Exactly one parameter: with a second one FastStream unpacks the batch.
+        async def deliver(batch: RedisBatchStreamMessage) -> None:
+            ids = batch.raw_message["message_ids"]
+            fields = cast("list[dict[bytes, bytes]]", batch.body)
+            await follower.deliver(
+                [Entry(Position(entry_id.decode()), entry) for entry_id, entry in zip(ids, fields, strict=True)]
+            )
+
+        subscriber(deliver)
+        return follower
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        try:
+            calm_collector()
+            await check_server(self._client, self._url)
+            for follower in self._followers:
+                await follower.start()
+            for partition in self.partitions:
+                self.targets[partition.side.side] = (await partition.log.extent()).last
+            self._logger.info("projector_started", sides=[partition.side.side for partition in self.partitions])
+            if self._until_caught_up and self.caught_up:
+                self.app.exit()
+            calm_collector()
+            # After FastStream's own, which cannot tell a person's Ctrl-C from a process manager's SIGTERM.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
+            watch = asyncio.create_task(self._watch())
+            try:
+                yield
+            finally:
+                watch.cancel()
+        finally:
+            for partition in self.partitions:
+                await partition.store.close()
+            await self._client.aclose()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            for follower in self._followers:
+                await follower.check()
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+        self.app.exit()
+
+    def _progressed(self, entries: int) -> None:
+        self.entries_applied += entries
+        self._on_progress(entries)
+        if self._until_caught_up and self.caught_up:
+            self.app.exit()
+
+    def _stop_damaged(self, damage: FieldtallyError) -> None:
+        self.damage = self.damage or damage
+        self.app.exit()
+
+    def _stop_pauses(self) -> None:
+        for follower in self._followers:
+            follower.stopping.set()
+
+    def _say_waiting(self, reason: str, wait_s: float) -> None:
+        self._logger.warning("waiting", reason=reason, wait_s=round(wait_s, 1))
+
+
+async def _raw_batch(message: Any) -> RedisBatchStreamMessage:
+    """Hand the entries on as they stand in the stream: FastStream's own parser would unwrap a field called `data`."""
+    return RedisBatchStreamMessage(
+        raw_message=message,
+        body=message["data"],
+        message_id=message["message_ids"][0].decode(),
+        correlation_id=message["message_ids"][0].decode(),
+        consumer=FAKE_CONSUMER,
+        group=None,
+    )
+
+
+async def _undecoded(message: RedisBatchStreamMessage) -> RedisBatchStreamMessage:
+    return message
+
+
+def __getattr__(name: str) -> FastStream:
+    """Build `app` when `faststream run` asks for it, not when something merely imports this module."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _app_from_environment()
+
+
+def _app_from_environment() -> FastStream:
+    stack = ExitStack()
+    try:
+        settings = read_settings(os.environ)
+        url = settings.redis_url or stack.enter_context(embedded_server(settings.data_dir))
+    except FieldtallyError as error:
+        sys.exit(_last_words(error))
+    projector = Projector(settings, url, set_up_logging(settings.log_format, settings.log_level))
+    run = projector.app.run
+
+    # FastStream would end with a traceback on what is raised, and with status 0 or 1 whatever it was.
+    async def run_and_tell(*args: Any, **options: Any) -> None:
+        try:
+            await run(*args, **options)
+            if projector.damage:
+                raise projector.damage
+        except FieldtallyError as error:
+            sys.exit(_last_words(error))
+        finally:
+            stack.close()
+
+    projector.app.run = run_and_tell  # type: ignore[method-assign]
+    return projector.app
+
+
+def _last_words(error: FieldtallyError) -> int:
+    print(f"fieldtally: {error}", file=sys.stderr)  # noqa: T201  # the one line a user is to read
+    return error.exit_code

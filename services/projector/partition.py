@@ -1,0 +1,79 @@
+"""One side's projection: keeps its tallies current, turn by turn, and never trusts what it was delivered.
+
+A turn applies a batch only if the stored checkpoint is the one we hold and the batch follows it without a gap. A
+repeated, skipped or reordered delivery, a second projector, a zombie after a pause, a lost reply to EXEC: all end in
+`reload`, after which the reader is rewound to the checkpoint and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from schemas.tallies import Checkpoint
+from schemas.vocabulary import order
+from services.runtime.errors import DamagedLogError
+from services.runtime.settings import SideSettings
+from services.store.contract import Entry, Log, StoredAt, TallyStore
+from services.store.versions import versions_in_force
+from services.tally.fold import FOLD_VERSION, Changes, State, arrive, fold
+
+
+class Partition:
+    """The projection of one side over a log and a tally store."""
+
+    def __init__(self, side: SideSettings, log: Log, store: TallyStore) -> None:
+        self.side = side
+        self.log = log
+        self.store = store
+        self._generation = ""
+        self._state = State(side.side, side.zone)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint of the state held."""
+        return self._state.checkpoint
+
+    async def reload(self) -> None:
+        """Forget the state held and take the stored one; DamagedLogError if the log no longer reaches it."""
+        stored = await self.store.load()
+        checkpoint = stored.checkpoint or Checkpoint(fold_version=FOLD_VERSION)
+        extent = await self.log.extent()
+        side = self.side.side
+        if order(extent.last) < order(checkpoint.position):
+            raise DamagedLogError(
+                f"the log of side {side} has lost entries: it ends at {extent.last}, "
+                f"but the tallies reach {checkpoint.position}; restore the log, then start again"
+            )
+        if stored.checkpoint is None and extent.lost:
+            raise DamagedLogError(
+                f"the log of side {side} has lost {extent.lost} of the {extent.appended} entries ever appended, "
+                "and no tallies hold them; restore the log, then start again"
+            )
+        if checkpoint.fold_version != FOLD_VERSION:
+            raise DamagedLogError(
+                f"the tallies of side {side} were made by counting rules version {checkpoint.fold_version}, "
+                f"this program has version {FOLD_VERSION}: rebuild them from the log"
+            )
+        if checkpoint.zone and checkpoint.zone != str(self.side.zone):
+            raise DamagedLogError(
+                f"the days of side {side} were counted in {checkpoint.zone}, FIELDTALLY_SIDES says {self.side.zone}: "
+                "put it back, or delete the derived keys of the side and start again"
+            )
+        self._generation = stored.generation
+        self._state = State(side, self.side.zone, checkpoint, stored.tallies, stored.devices, stored.operations)
+
+    async def turn(self, entries: Sequence[Entry]) -> Changes | None:
+        """Apply a batch and record it; None if it could not be, and the caller must `reload` and rewind."""
+        arrivals = [arrive(entry.position, entry.fields) for entry in entries]
+        keys = list(dict.fromkeys(arrival.key for arrival in arrivals if arrival.event is not None))
+        held = StoredAt(self._generation, self.checkpoint)
+        opened = await self.store.open_turn(held, arrivals[0].position, keys)
+        if opened is None:
+            return None
+        again = {key: entry for key, entry in zip(keys, opened, strict=True) if entry is not None}
+        known = await versions_in_force(self.log, again) if again else {}
+        changes = fold(self._state, arrivals, known)
+        if not await self.store.record(changes):
+            return None
+        self._state.take(changes)
+        return changes

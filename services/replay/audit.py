@@ -1,0 +1,124 @@
+"""The audit: live against rebuilt tallies at the same position, then published figures against the rebuilt ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from schemas.claims import Claim
+from schemas.vocabulary import START, Position, Side
+from services.replay.replay import Replay
+from services.runtime.settings import SideSettings
+from services.store.contract import Log, TallyStore
+from services.tally.cells import Tallies
+from services.tally.compare import Difference, Finding, differences, judge
+from services.tally.digest import state_digest
+from services.tally.fold import State
+from services.tally.operations import coverage_by_section
+from services.tally.rollup import Terms
+
+
+class Audited(NamedTuple):
+    """One side to audit."""
+
+    side: SideSettings
+    log: Log
+    store: TallyStore
+
+
+class Verdict(Struct, frozen=True):
+    """What an audit found. `position` and `digest` are those of the rebuilt tallies, at the log's end."""
+
+    position: dict[Side, Position]
+    digest: str
+    live_position: dict[Side, Position]
+    entries_behind: dict[Side, int]
+    differences: list[Difference]
+    findings: list[Finding]
+
+    @property
+    def live_equals_rebuilt(self) -> bool:
+        """Whether the live tallies equal the rebuilt ones, each side at the position the live ones had reached."""
+        return not self.differences
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return self.live_equals_rebuilt and all(finding.verdict == "confirmed" for finding in self.findings)
+
+
+class Live(NamedTuple):
+    """One side's live tallies, and where they and the log stood when they were read."""
+
+    side: SideSettings
+    tallies: Tallies
+    position: Position
+    log_end: Position
+
+
+async def read_live(side: SideSettings, log: Log, store: TallyStore) -> Live:
+    """Read one side's live tallies, then the log's end: so the log reaches at least as far."""
+    stored = await store.load()
+    position = stored.checkpoint.position if stored.checkpoint else START
+    return Live(side, stored.tallies, position, (await log.extent()).last)
+
+
+async def audit(
+    sides: Sequence[Audited], claims: Sequence[Claim], on_progress: Callable[[int], None] = lambda _: None
+) -> Verdict:
+    """Audit every side, one after the other, in this process."""
+    lives = []
+    rebuilt = []
+    for side, log, store in sides:
+        live = await read_live(side, log, store)
+        replay = Replay(side, log)
+        await replay.run(live.position, on_progress)
+        at_live = replay.state.copy()
+        await replay.run(live.log_end, on_progress)
+        lives.append(live)
+        rebuilt.append((at_live, replay.state))
+    return compare(lives, rebuilt, claims)
+
+
+def compare(lives: Sequence[Live], rebuilt: Sequence[tuple[State, State]], claims: Sequence[Claim]) -> Verdict:
+    """Compare live tallies with those rebuilt where they stood, and claims with those rebuilt at the log's end.
+
+    No pause is needed, whatever comes in meanwhile. The claims are held against everything recorded, whether or not the
+    projector has come to it.
+    """
+    sides = [live.side for live in lives]
+    ends = [at_end for _, at_end in rebuilt]
+    counted = join(ends)
+    return Verdict(
+        position={state.side: state.checkpoint.position for state in ends},
+        digest=state_digest(counted),
+        live_position={live.side.side: live.position for live in lives},
+        entries_behind={
+            at_end.side: at_end.checkpoint.entries - at_live.checkpoint.entries for at_live, at_end in rebuilt
+        },
+        differences=[
+            difference
+            for live, (at_live, _) in zip(lives, rebuilt, strict=True)
+            for difference in differences(live.tallies, at_live.tallies)
+        ],
+        findings=judge(claims, counted, terms(sides, ends)),
+    )
+
+
+def join(states: Sequence[State]) -> Tallies:
+    """Return the tallies of all sides as one; no cell belongs to two of them."""
+    return {cell: count for state in states for cell, count in state.tallies.items()}
+
+
+def terms(sides: Sequence[SideSettings], states: Sequence[State]) -> Terms:
+    """Return what the derived dimensions need, from the operations as these states know them."""
+    return Terms(
+        domestic={side.side: side.citizenship for side in sides},
+        coverage={
+            (state.side, operation, section): coverage
+            for state in states
+            for (operation, section), coverage in coverage_by_section(state.operations).items()
+        },
+    )

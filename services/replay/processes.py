@@ -1,0 +1,49 @@
+"""Replays the logs of several sides at once, each in a process of its own where there is enough to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from schemas.vocabulary import Position, Side
+from services.replay.replay import Replay
+from services.runtime.collector import calm_collector
+from services.runtime.forked import Advance, Show, run_forked, unseen
+from services.runtime.settings import Settings, SideSettings
+from services.store.connection import connect
+from services.store.keys import PartitionKeys
+from services.store.log import RedisLog
+from services.tally.fold import State
+
+
+def replay_sides(
+    settings: Settings, url: str, stops: Mapping[Side, Sequence[Position]], show: Show = unseen
+) -> dict[Side, list[State]]:
+    """Return each side's state at each of its stops, which are positions in ascending order."""
+    works = {
+        str(side.side): partial(_replay, settings.prefix, url, side, stops[side.side])
+        for side in settings.sides
+        if side.side in stops
+    }
+    return dict(zip(stops, run_forked(works, show), strict=True))
+
+
+def _replay(prefix: str, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance) -> list[State]:
+    calm_collector()
+    return asyncio.run(_states(prefix, url, side, stops, advance))
+
+
+async def _states(
+    prefix: str, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
+) -> list[State]:
+    client = connect(url)
+    try:
+        replay = Replay(side, RedisLog(client, url, PartitionKeys(prefix, side.side)))
+        states = []
+        for stop in stops:
+            await replay.run(stop, advance)
+            states.append(replay.state.copy())
+        return states
+    finally:
+        await client.aclose()

@@ -1,0 +1,65 @@
+"""Rebuilds tallies from the log: the same fold as the projector's, from the first entry, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from schemas.vocabulary import Position, order
+from services.runtime.errors import DamagedLogError
+from services.runtime.settings import SideSettings
+from services.store.contract import Entry, Log
+from services.store.index_entry import IndexEntry
+from services.store.versions import versions_in_force
+from services.tally.fold import Arrival, Key, State, Version, arrive, fold
+
+BATCH: Final = 2_000
+
+
+class Replay:
+    """One side's state, rebuilt step by step; `run` may be called again to go on further."""
+
+    def __init__(self, side: SideSettings, log: Log) -> None:
+        self.state = State(side.side, side.zone)
+        self._log = log
+        self._index: dict[Key, IndexEntry] = {}
+
+    async def run(self, until: Position, on_progress: Callable[[int], None] = lambda _: None) -> None:
+        """Fold every entry up to and with a position; DamagedLogError if the log is not whole."""
+        extent = await self._log.extent()
+        if extent.lost:
+            raise DamagedLogError(
+                f"the log of side {self.state.side} is incomplete: it holds {extent.length} of the {extent.appended} "
+                "entries ever appended, so no figure can be rebuilt from it; restore the log first"
+            )
+        limit = order(until)
+        reading = asyncio.create_task(self._read(self.state.checkpoint.position))
+        try:
+            while entries := await reading:
+                last = entries[-1].position
+                # The next batch is on its way while this one is folded.
+                reading = asyncio.create_task(self._read(last))
+                if order(last) > limit:
+                    entries = [entry for entry in entries if order(entry.position) <= limit]
+                if entries:
+                    await self._fold(entries)
+                    on_progress(len(entries))
+                if order(last) >= limit:
+                    return
+        finally:
+            reading.cancel()
+
+    async def _read(self, position: Position) -> list[Entry]:
+        return await self._log.read_after(position, BATCH)
+
+    async def _fold(self, entries: list[Entry]) -> None:
+        arrivals = [arrive(entry.position, entry.fields) for entry in entries]
+        changes = fold(self.state, arrivals, await self._known(arrivals))
+        self.state.take(changes)
+        for key, version in changes.index.items():
+            self._index[key] = IndexEntry(version.position, version.event.revision, version.original_missing)
+
+    async def _known(self, arrivals: list[Arrival]) -> dict[Key, Version]:
+        again = {arrival.key: self._index[arrival.key] for arrival in arrivals if arrival.key in self._index}
+        return await versions_in_force(self._log, again) if again else {}

@@ -1,0 +1,99 @@
+"""What a store of logs and tallies promises; `log` and `tally_store` keep it on Redis, `memory` without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from schemas.tallies import Checkpoint, DeviceNumbers, Operation, Parked
+from schemas.vocabulary import Position
+from services.store.index_entry import IndexEntry
+from services.tally.cells import Tallies
+from services.tally.fold import Changes, Key
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """One entry of the log as it stands there."""
+
+    position: Position
+    fields: Mapping[bytes, bytes]
+
+
+class LogExtent(Struct, frozen=True):
+    """How far a log reaches: its last ID ever given, how many entries it holds, and how many were ever appended."""
+
+    last: Position
+    length: int
+    appended: int
+
+    @property
+    def lost(self) -> int:
+        """Entries that were appended and are no longer there."""
+        return self.appended - self.length
+
+
+class Stored(Struct):
+    """One generation of derived state as stored, read at one instant. Devices are named `unit/device`."""
+
+    generation: str
+    checkpoint: Checkpoint | None
+    tallies: Tallies
+    devices: dict[str, DeviceNumbers]
+    operations: dict[str, Operation]
+
+
+class StoredAt(Struct, frozen=True):
+    """Which state a projector holds: a generation and its checkpoint."""
+
+    generation: str
+    checkpoint: Checkpoint
+
+
+class Log(Protocol):
+    """One partition's log."""
+
+    async def append(self, events: Sequence[bytes], *, by: str | None = None) -> list[Position]:
+        """Append canonical events in order and return their positions; durable as the server is set to be."""
+        ...
+
+    async def read_after(self, position: Position, count: int) -> list[Entry]:
+        """Return up to `count` entries after a position, in order."""
+        ...
+
+    async def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:
+        """Return the entries at these positions, None for each that is not there."""
+        ...
+
+    async def extent(self) -> LogExtent:
+        """Return how far the log reaches; an absent log is empty."""
+        ...
+
+
+class TallyStore(Protocol):
+    """One partition's derived state, changed only by compare-and-set on its checkpoint."""
+
+    async def load(self) -> Stored:
+        """Read the live generation, all of it at one instant."""
+        ...
+
+    async def open_turn(self, held: StoredAt, first: Position, keys: Sequence[Key]) -> list[IndexEntry | None] | None:
+        """Begin a turn on the entries from `first` on: return what the index holds for the keys, in their order.
+
+        None if the state held is not the stored one, if the log has an entry between the checkpoint and `first`, or if
+        `first` is not after the checkpoint: then the caller loads again.
+        """
+        ...
+
+    async def record(self, changes: Changes) -> bool:
+        """Record a turn, all or nothing; False if the checkpoint or the generation moved since the turn was opened."""
+        ...
+
+    async def parked(self) -> dict[Position, Parked]:
+        """Return what was set aside, by position, in the order of the log."""
+        ...
+
+    async def close(self) -> None:
+        """Give up the connection that turns are made on."""
+        ...

@@ -1,0 +1,72 @@
+"""Every key name, as a pure function; nowhere else does a key stand in the code (DESIGN section 4).
+
+The braces are a Redis Cluster hash tag: all keys of a partition lie in one slot, so its updates are atomic there too.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from schemas.vocabulary import Side
+
+
+class PartitionKeys(Struct, frozen=True):
+    """The keys of one side's partition under a prefix."""
+
+    prefix: str
+    side: Side
+
+    @property
+    def log(self) -> str:
+        """Stream of entries with the fields `event` and `by`; append-only."""
+        return f"{{{self.prefix}:{self.side}}}:log"
+
+    @property
+    def live(self) -> str:
+        """String: name of the live generation."""
+        return f"{{{self.prefix}:{self.side}}}:live"
+
+    @property
+    def changes(self) -> str:
+        """Capped stream: the change feed."""
+        return f"{{{self.prefix}:{self.side}}}:changes"
+
+    def generation(self, name: str) -> GenerationKeys:
+        """The keys of one complete set of derived state."""
+        return GenerationKeys(f"{{{self.prefix}:{self.side}}}:{name}")
+
+
+class GenerationKeys(Struct, frozen=True):
+    """The keys of one generation: all of them hashes."""
+
+    base: str
+
+    @property
+    def checkpoint(self) -> str:
+        """Position, entries consumed, fold version and counters."""
+        return f"{self.base}:checkpoint"
+
+    @property
+    def tallies(self) -> str:
+        """Cell to absolute count."""
+        return f"{self.base}:tallies"
+
+    @property
+    def index(self) -> str:
+        """Key (16 bytes) to revision and position of the version in force."""
+        return f"{self.base}:index"
+
+    @property
+    def devices(self) -> str:
+        """Device to highest number, missing ranges, last position."""
+        return f"{self.base}:devices"
+
+    @property
+    def operations(self) -> str:
+        """Operation to its effective plan."""
+        return f"{self.base}:operations"
+
+    @property
+    def parked(self) -> str:
+        """Position to reason, detail and digest."""
+        return f"{self.base}:parked"

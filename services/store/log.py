@@ -1,0 +1,82 @@
+"""The log on a Redis stream: append, read after a position, read at positions. It is never trimmed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from schemas.vocabulary import START, Position
+from services.runtime.errors import FieldtallyError, UnreachableError
+from services.store.connection import Client, in_words, translated
+from services.store.contract import Entry, LogExtent
+from services.store.keys import PartitionKeys
+
+
+class PartlyAppendedError(UnreachableError):
+    """Some events of a batch were not appended; `positions` has None for each of these. Send them again."""
+
+    def __init__(self, cause: FieldtallyError, positions: list[Position | None]) -> None:
+        super().__init__(str(cause))
+        self.positions = positions
+
+
+class RedisLog:
+    """One partition's log; see `contract.Log`."""
+
+    def __init__(self, client: Client, url: str, keys: PartitionKeys) -> None:
+        self._client = client
+        self._url = url
+        self._key = keys.log
+
+    async def append(self, events: Sequence[bytes], *, by: str | None = None) -> list[Position]:
+        """Append events in order. No MAXLEN, ever: the log is the only copy until it is archived."""
+        tail = ("by", by) if by is not None else ()
+        with translated(self._url):
+            # A pipeline without MULTI: each entry stands for itself, and a batch cut off midway is simply sent again.
+            async with self._client.pipeline(transaction=False) as pipe:
+                for event in events:
+                    pipe.execute_command("XADD", self._key, "*", "event", event, *tail)
+                answers = await pipe.execute(raise_on_error=False)
+        positions = [None if isinstance(answer, Exception) else Position(answer.decode()) for answer in answers]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise PartlyAppendedError(in_words(answer, self._url), positions) from answer
+        return [position for position in positions if position]
+
+    async def read_after(self, position: Position, count: int, *, block_ms: int | None = None) -> list[Entry]:
+        """Return up to `count` entries after a position; with `block_ms`, wait that long for the first."""
+        with translated(self._url):
+            answer: Any = await self._client.xread({self._key: position}, count=count, block=block_ms)
+        return [Entry(Position(entry_id.decode()), fields) for entry_id, fields in answer[0][1]] if answer else []
+
+    async def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:
+        """Return the entries at these positions, None for each that is not there."""
+        if not positions:
+            return []
+        with translated(self._url):
+            async with self._client.pipeline(transaction=False) as pipe:
+                for position in positions:
+                    pipe.xrange(self._key, position, position)
+                answers = await pipe.execute()
+        return [Entry(Position(answer[0][0].decode()), answer[0][1]) if answer else None for answer in answers]
+
+    async def extent(self) -> LogExtent:
+        """Return how far the log reaches."""
+        with translated(self._url):
+            try:
+                info: dict[str, Any] = await self._client.xinfo_stream(self._key)
+            except ResponseError as error:
+                if "no such key" not in str(error):
+                    raise
+                return LogExtent(last=START, length=0, appended=0)
+        length = int(info["length"])
+        last = Position(info["last-generated-id"].decode())
+        return LogExtent(last=last, length=length, appended=int(info.get("entries-added", length)))
+
+    async def server_info(self) -> dict[str, Any]:
+        """Return INFO of the server that holds this log."""
+        with translated(self._url):
+            info: dict[str, Any] = await self._client.info()
+        return info

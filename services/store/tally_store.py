@@ -1,0 +1,234 @@
+"""Derived state on Redis, changed by compare-and-set on the checkpoint: the whole of the safety argument (DESIGN 5).
+
+No consumer group, no pending list, no script on the server. A turn takes two round trips on a connection of its own:
+the first puts WATCH on checkpoint and live generation and reads all that the fold needs, the second is MULTI … EXEC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from hiredis import pack_command
+from msgspec.structs import asdict
+from redis.exceptions import RedisError, ResponseError
+
+from schemas.tallies import Checkpoint, Counters, DeviceNumbers, Operation, Parked
+from schemas.vocabulary import START, Position, order
+from services.runtime.errors import DamagedLogError
+from services.store.connection import Client, in_words, translated
+from services.store.contract import Stored, StoredAt
+from services.store.index_entry import IndexEntry, pack, unpack
+from services.store.keys import PartitionKeys
+from services.tally.cells import cell_text, parse_cell
+from services.tally.fold import Changes, Key
+
+Command: TypeAlias = tuple[Any, ...]
+
+FIRST_GENERATION: Final = "g1"
+CHANGES_KEPT: Final = 2_000
+"""Entries of the change feed that are kept, about; who is further behind takes a new snapshot."""
+
+_COUNTER_NAMES: Final = tuple(asdict(Counters()))
+_FIELDS: Final = ("position", "zone", "entries", "fold_version", *_COUNTER_NAMES)
+_json: Final = msgspec.json.Encoder()
+_device: Final = msgspec.json.Decoder(DeviceNumbers)
+_operation: Final = msgspec.json.Decoder(Operation)
+_parked: Final = msgspec.json.Decoder(Parked)
+
+
+class RedisTallyStore:
+    """One partition's derived state; see `contract.TallyStore`."""
+
+    def __init__(self, client: Client, url: str, keys: PartitionKeys) -> None:
+        self._client = client
+        self._url = url
+        self._keys = keys
+        self._connection: Any = None  # redis-py's Connection, untyped there
+        self._opened: StoredAt | None = None
+        self._live_missing = False
+        self._feed_ahead = False
+
+    async def load(self) -> Stored:
+        """Read the live generation, all of it in one transaction."""
+        with translated(self._url):
+            while True:
+                live: Any = await self._client.get(self._keys.live)
+                generation = live.decode() if live else FIRST_GENERATION
+                keys = self._keys.generation(generation)
+                async with self._client.pipeline(transaction=True) as pipe:
+                    pipe.get(self._keys.live)
+                    pipe.hmget(keys.checkpoint, _FIELDS)
+                    pipe.hgetall(keys.tallies)
+                    pipe.hgetall(keys.devices)
+                    pipe.hgetall(keys.operations)
+                    live_now, checkpoint, tallies, devices, operations = await pipe.execute()
+                if live_now == live:
+                    break
+        with self._sound(generation):
+            return Stored(
+                generation=generation,
+                checkpoint=_read_checkpoint(checkpoint),
+                tallies=dict(zip(map(parse_cell, map(bytes.decode, tallies)), map(int, tallies.values()), strict=True)),
+                devices={device.decode(): _device.decode(numbers) for device, numbers in devices.items()},
+                operations={name.decode(): _operation.decode(plan) for name, plan in operations.items()},
+            )
+
+    async def open_turn(self, held: StoredAt, first: Position, keys: Sequence[Key]) -> list[IndexEntry | None] | None:
+        """Watch, and read what the fold needs, in one round trip."""
+        self._opened = None  # a turn that was opened before and not recorded is over, whatever comes of this one
+        generation = self._keys.generation(held.generation)
+        commands: list[Command] = [
+            ("UNWATCH",),  # what a turn that was opened and not recorded left behind
+            ("WATCH", generation.checkpoint, self._keys.live),
+            ("GET", self._keys.live),
+            ("HMGET", generation.checkpoint, "position", "entries", "fold_version"),
+            ("XRANGE", self._keys.log, f"({held.checkpoint.position}", f"({first}", "COUNT", "1"),
+            ("XREVRANGE", self._keys.changes, "+", "-", "COUNT", "1"),
+        ]
+        if keys:
+            commands.append(("HMGET", generation.index, *keys))
+        _, _, live, checkpoint, skipped, newest_change, *index = await self._exchange(commands)
+        position, entries, fold_version = checkpoint
+        stored_at = (
+            (live or FIRST_GENERATION.encode()).decode(),
+            (position or START.encode()).decode(),
+            int(entries or 0),
+        )
+        # Entries and generation too: after a flush and a refill the same position could be another log's.
+        if stored_at != (held.generation, held.checkpoint.position, held.checkpoint.entries):
+            return None
+        if fold_version is not None and int(fold_version) != held.checkpoint.fold_version:
+            return None
+        if skipped or order(first) <= order(held.checkpoint.position):
+            return None
+        self._opened = held
+        self._live_missing = live is None
+        self._feed_ahead = bool(newest_change) and order(newest_change[0][0].decode()) >= order(first)
+        return [None if packed is None else unpack(packed) for packed in index[0]] if keys else []
+
+    async def record(self, changes: Changes) -> bool:
+        """Record a turn with MULTI … EXEC."""
+        held, self._opened = self._opened, None
+        if held is None:
+            raise RuntimeError("record without open_turn")
+        commands: list[Command] = [("MULTI",), *self._writes(held, changes), ("EXEC",)]
+        outcome = (await self._exchange(commands, exec_last=True))[-1]
+        if outcome is None:
+            return False
+        for answer, command in zip(outcome, commands[1:-1], strict=True):
+            if isinstance(answer, RedisError):  # Redis does not roll back: some of it is written, some is not
+                await self.close()
+                raise DamagedLogError(
+                    f"{command[0]} on {command[1]} failed in the middle of a transaction ({str(answer)[:80]}): "
+                    f"generation {held.generation} of side {self._keys.side} is no longer sound; "
+                    "put that key right and rebuild the generation from the log"
+                )
+        return True
+
+    async def parked(self) -> dict[Position, Parked]:
+        """Return what was set aside in the live generation, in the order of the log."""
+        with translated(self._url):
+            live: Any = await self._client.get(self._keys.live)
+            generation = self._keys.generation(live.decode() if live else FIRST_GENERATION)
+            rows: Any = await self._client.hgetall(generation.parked)
+        with self._sound(generation.base):
+            found = {Position(position.decode()): _parked.decode(row) for position, row in rows.items()}
+            return dict(sorted(found.items(), key=lambda item: order(item[0])))
+
+    async def close(self) -> None:
+        """Give up the connection that turns are made on, and with it whatever it watched."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+            await self._client.connection_pool.release(connection)
+
+    @contextmanager
+    def _sound(self, generation: str) -> Iterator[None]:
+        """Nobody but the projector writes derived state; what it cannot have written is damage."""
+        try:
+            yield
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise DamagedLogError(
+                f"the derived state {generation} of side {self._keys.side} holds what Fieldtally never wrote; "
+                "delete its keys, and the projector makes it anew from the log"
+            ) from error
+
+    def _writes(self, held: StoredAt, changes: Changes) -> Iterable[Command]:
+        keys = self._keys.generation(held.generation)
+        checkpoint = changes.checkpoint
+        if self._live_missing:
+            yield ("SET", self._keys.live, held.generation)
+        if self._feed_ahead:  # left behind by a log that is gone; its readers are told to take a snapshot
+            yield ("DEL", self._keys.changes)
+        counts = {cell_text(cell): count for cell, count in changes.cells.items()}
+        if present := [part for cell, count in counts.items() if count for part in (cell, count)]:
+            yield ("HSET", keys.tallies, *present)
+        if gone := [cell for cell, count in counts.items() if not count]:
+            yield ("HDEL", keys.tallies, *gone)
+        if changes.index:
+            packed: list[bytes] = []
+            for key, version in changes.index.items():
+                packed.append(key)
+                packed.append(pack(version.position, version.event.revision, original_missing=version.original_missing))
+            yield ("HSET", keys.index, *packed)
+        if changes.devices:
+            rows = [part for name, numbers in changes.devices.items() for part in (name, _json.encode(numbers))]
+            yield ("HSET", keys.devices, *rows)
+        if changes.operations:
+            rows = [part for name, operation in changes.operations.items() for part in (name, _json.encode(operation))]
+            yield ("HSET", keys.operations, *rows)
+        if changes.parked:
+            rows = [part for position, parked in changes.parked.items() for part in (position, _json.encode(parked))]
+            yield ("HSET", keys.parked, *rows)
+        yield (
+            *("XADD", self._keys.changes, "MAXLEN", "~", CHANGES_KEPT, checkpoint.position),
+            *("generation", held.generation, "cells", _json.encode(counts)),
+        )
+        values = (checkpoint.position, checkpoint.zone, checkpoint.entries, checkpoint.fold_version)
+        counters = asdict(checkpoint.counters).values()
+        yield (
+            *("HSET", keys.checkpoint),
+            *[part for pair in zip(_FIELDS, (*values, *counters), strict=True) for part in pair],
+        )
+
+    async def _exchange(self, commands: list[Command], *, exec_last: bool = False) -> list[Any]:
+        """Send commands in one go and read all answers; after any error the connection is given up."""
+        with translated(self._url):
+            try:
+                if self._connection is None:
+                    self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+                connection = self._connection
+                await connection.send_packed_command([pack_command(command) for command in commands])
+                answers = []
+                for _ in commands:
+                    try:
+                        answers.append(await connection.read_response())
+                    except ResponseError as error:
+                        if not exec_last:  # otherwise EXEC's own answer comes last, and says that nothing was applied
+                            raise
+                        answers.append(error)
+            except BaseException:
+                await self.close()
+                raise
+            if exec_last and isinstance(answers[-1], RedisError):
+                await self.close()
+                refused = next((answer for answer in answers if isinstance(answer, RedisError)), answers[-1])
+                raise in_words(refused, self._url) from answers[-1]
+        return answers
+
+
+def _read_checkpoint(values: Sequence[bytes | None]) -> Checkpoint | None:
+    if values[0] is None:
+        return None
+    position, zone, *numbers = values
+    entries, fold_version, *counters = (int(number or 0) for number in numbers)
+    return Checkpoint(
+        position=Position((position or b"").decode()),
+        entries=entries,
+        fold_version=fold_version,
+        counters=Counters(*counters),
+        zone=(zone or b"").decode(),
+    )

@@ -1,0 +1,197 @@
+"""One measured run each, in a process of its own: `variants.py NAME URL [ARGUMENT]` prints one JSON line of figures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from schemas import codec
+from schemas.events import Event
+from schemas.vocabulary import Position, Side
+from services.projector.app import Projector
+from services.projector.processes import project
+from services.replay.processes import replay_sides
+from services.runtime.collector import calm_collector
+from services.runtime.logging import set_up_logging
+from services.runtime.settings import read_settings
+from services.store.connection import connect
+from services.store.keys import PartitionKeys
+from services.store.log import RedisLog
+from services.tally.contributions import contributions
+
+SETTINGS = read_settings({})
+SIDES = [side.side for side in SETTINGS.sides]
+
+
+def bare(url: str, count: str = "1000") -> dict[str, float]:
+    """The yardstick: redis-py, XREAD and decode, nothing else."""
+    client = redis.Redis.from_url(url, protocol=2)
+    events = 0
+    started = time.perf_counter()
+    for side in SIDES:
+        last: Any = "0"
+        key = PartitionKeys("ft", side).log
+        while answer := client.xread({key: last}, count=int(count)):
+            entries = answer[0][1]
+            for _, fields in entries:
+                codec.decode(fields[b"event"])
+            events += len(entries)
+            last = entries[-1][0]
+    return {"events": events, "per_s": events / (time.perf_counter() - started)}
+
+
+def projector(url: str) -> dict[str, float]:
+    """The projector as it runs, from no derived state to the log's end."""
+    client = redis.Redis.from_url(url, protocol=2)
+    for key in client.scan_iter("{ft:*}:g1:*"):
+        client.delete(key)
+    for side in SIDES:
+        client.delete(PartitionKeys("ft", side).changes, PartitionKeys("ft", side).live)
+    started = time.perf_counter()
+    project(SETTINGS, url, until_caught_up=True)
+    seconds = time.perf_counter() - started
+    entries = sum(int(client.hget(PartitionKeys("ft", side).generation("g1").checkpoint, "entries")) for side in SIDES)
+    return {"events": entries, "per_s": entries / seconds}
+
+
+def typed_handler(url: str, limit: str) -> dict[str, float]:
+    """FastStream as its tutorial has it: a typed handler per message, HINCRBY for what it adds."""
+    import msgspec
+    from faststream import FastStream
+    from faststream.redis import RedisBroker, StreamSub
+
+    most = int(limit)
+    broker = RedisBroker(f"{url}?protocol=2", logger=None)
+    app = FastStream(broker, logger=None)
+    decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+    done = 0
+    started = 0.0
+
+    async def decode(message: Any) -> Any:
+        raw = message.raw_message["data"][b"event"]
+        return decoder.decode(raw)
+
+    @broker.subscriber(
+        stream=StreamSub(PartitionKeys("ft", Side("SI")).log, last_id="0", max_records=1000), decoder=decode
+    )
+    async def handle(event: Event) -> None:
+        nonlocal done, started
+        started = started or time.perf_counter()
+        client = broker._connection
+        for cell, count in contributions(event, SETTINGS.sides[0].zone):
+            await client.hincrby("bench:typed", "|".join(cell), count)
+        done += 1
+        if done == most:
+            figures["per_s"] = done / (time.perf_counter() - started)
+            app.exit()
+
+    figures: dict[str, float] = {"events": most}
+    asyncio.run(app.run(sleep_time=0.01))
+    redis.Redis.from_url(url).delete("bench:typed")
+    return figures
+
+
+def replay(url: str) -> dict[str, float]:
+    """Replay from the stream, from the first entry, both sides, as `fieldtally replay` does."""
+
+    async def ends() -> dict[Side, list[Position]]:
+        client = connect(url)
+        logs = {side: RedisLog(client, url, PartitionKeys("ft", side)) for side in SIDES}
+        found = {side: [(await log.extent()).last] for side, log in logs.items()}
+        await client.aclose()
+        return found
+
+    stops = asyncio.run(ends())
+    started = time.perf_counter()
+    states = replay_sides(SETTINGS, url, stops)
+    seconds = time.perf_counter() - started
+    entries = sum(state.checkpoint.entries for (state,) in states.values())
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return {"events": entries, "per_s": entries / seconds, "peak_bytes_a_side": peak}
+
+
+def eventsourcing(_url: str, reports: str) -> dict[str, float]:
+    """The eventsourcing library folding aggregates from its in-memory recorder, the way its documentation has it."""
+    from eventsourcing.application import Application
+
+    application: Application[Any] = Application()
+    tallies = _aggregates(int(reports))
+    application.save(*tallies)
+    ids = [tally.id for tally in tallies]
+    del tallies
+    calm_collector()
+    started = time.perf_counter()
+    for aggregate_id in ids:
+        application.repository.get(aggregate_id)
+    return {"events": int(reports), "per_s": int(reports) / (time.perf_counter() - started)}
+
+
+def eventsourcing_mutate(_url: str, reports: str) -> dict[str, float]:
+    """The same without its recorder and its decoding: only mutate(), on event objects that are already there."""
+    recorded = [tally.collect_events() for tally in _aggregates(int(reports))]
+    calm_collector()
+    started = time.perf_counter()
+    for events in recorded:
+        rebuilt = None
+        for one in events:
+            rebuilt = one.mutate(rebuilt)
+    return {"events": int(reports), "per_s": int(reports) / (time.perf_counter() - started)}
+
+
+def _aggregates(reports: int, aggregates: int = 100) -> list[Any]:
+    """Return aggregates with so many events in all; each event carries two counts, as a report does."""
+    from eventsourcing.domain import Aggregate, event
+
+    class Tally(Aggregate):
+        def __init__(self) -> None:
+            self.counts: dict[str, int] = {}
+
+        @event("Reported")
+        def report(self, section: str, persons: dict[str, int]) -> None:
+            for citizenship, count in persons.items():
+                cell = f"{section}|{citizenship}"
+                self.counts[cell] = self.counts.get(cell, 0) + count
+
+    tallies = []
+    for _ in range(aggregates):
+        tally = Tally()
+        for number in range(reports // aggregates - 1):
+            tally.report("koper", {"SYR": 1 + number % 4, "AFG": 1 + number % 3})
+        tallies.append(tally)
+    return tallies
+
+
+def restart(url: str) -> dict[str, float]:
+    """From the start of the projector to the first new report tallied, with the whole log behind it."""
+    side = Side("SI")
+    client = redis.Redis.from_url(url, protocol=2)
+    key = PartitionKeys("ft", side).log
+    last = client.xrevrange(key, count=1)[0][1][b"event"]
+    client.xadd(key, {"event": last})
+    started = time.perf_counter()
+    running = Projector(SETTINGS, url, set_up_logging("json", "warning"), until_caught_up=True)
+    asyncio.run(running.run())
+    return {"seconds": time.perf_counter() - started, "events": running.entries_applied}
+
+
+VARIANTS: dict[str, Callable[..., dict[str, float]]] = {
+    "bare": bare,
+    "projector": projector,
+    "typed_handler": typed_handler,
+    "replay": replay,
+    "eventsourcing": eventsourcing,
+    "eventsourcing_mutate": eventsourcing_mutate,
+    "restart": restart,
+}
+
+if __name__ == "__main__":
+    before_s = time.process_time()
+    figures = VARIANTS[sys.argv[1]](*sys.argv[2:])
+    print(json.dumps(figures | {"cpu_s": time.process_time() - before_s}))

@@ -1,0 +1,280 @@
+"""`audit` compares live with rebuilt tallies, cell by cell, and published figures with the log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+
+from schemas.claims import RELATIONS, Claims
+from schemas.vocabulary import Position, Side
+from services.cli import audit as auditing
+from services.replay.audit import Verdict
+from services.simulator.joint_operation import joint_operation
+from services.tally.compare import Finding, judge
+from services.tally.rollup import Terms
+from tests import given
+from tests.services.cli.conftest import ROOT, Cli, assert_refused, count, record, told
+
+AT = "cli-audit"
+SEED = 2024
+RELEASE = str(ROOT / "services/simulator/press_release.toml")
+SENTENCE = "four migrant smugglers (two Ukrainians, two Romanians and one Serbian)"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _joint_operation(server_url: str) -> Iterator[None]:
+    events: dict[str, list[bytes]] = {"SI": [], "HR": []}
+    for submission in joint_operation(SEED):
+        events[submission.side].append(submission.event)
+    with told(server_url, AT, events):
+        yield
+
+
+@pytest.fixture
+def claims_file(tmp_path: Path) -> Callable[..., str]:
+    """Write a claims file with one claim, and return its path."""
+
+    def write(claim: str = "equals = 127", head: str = 'title = "t"\npublished = 2024-03-15\nsource = "s"') -> str:
+        file = tmp_path / "claims.toml"
+        file.write_text(f'{head}\n[[claim]]\ntext = "127 persons"\nmeasure = "persons"\n{claim}\n')
+        return str(file)
+
+    return write
+
+
+def test_the_release_has_exactly_two_findings(cli: Cli) -> None:
+    outcome = cli("audit", "--claims", RELEASE, "--format", "json", at=AT)
+    assert (1, "") == (outcome.code, outcome.err)
+    assert [
+        {"text": SENTENCE, "measure": "smugglers", "key": "", "published": 4, "rebuilt": 4, "verdict": "inconsistent"},
+        {"text": SENTENCE, "measure": "smugglers", "key": "ROU", "published": 2, "rebuilt": 1, "verdict": "different"},
+    ] == [claim for claim in outcome.json["claims"] if claim["verdict"] != "confirmed"]
+    assert 23 == len(outcome.json["claims"])
+
+
+def test_the_json_has_these_keys(cli: Cli) -> None:
+    found = cli("audit", "--claims", RELEASE, "--format", "json", at=AT).json
+    assert ["position", "digest", "live_equals_rebuilt", "claims"] == list(found)
+    assert {"SI", "HR"} == set(found["position"])
+    assert found["live_equals_rebuilt"] is True
+    for claim in found["claims"]:
+        assert ["text", "measure", "key", "published", "rebuilt", "verdict"] == list(claim)
+
+
+def test_position_and_digest_are_those_of_the_tallies(cli: Cli) -> None:
+    found = cli("audit", "--format", "json", at=AT).json
+    at = ", ".join(f"{side} {position}" for side, position in found["position"].items())
+    assert f"live tallies as of {at}; digest {found['digest']}\n" == cli("tallies", at=AT).err
+    assert [] == found["claims"]
+
+
+def test_an_agreement_is_exit_code_0(cli: Cli) -> None:
+    outcome = cli("audit", at=AT)
+    assert (0, "") == (outcome.code, outcome.err)
+    assert re.match(r"live equals rebuilt: every cell agrees at SI \d+-\d+, HR \d+-\d+\n", outcome.out)
+
+
+def test_the_table_shows_relations_texts_once_and_the_findings_in_words(cli: Cli) -> None:
+    outcome = cli("audit", "--claims", RELEASE, at=AT)
+    assert 1 == outcome.code
+    table = outcome.table
+    assert ["verdict", "measure", "published", "rebuilt", "text"] in table
+    assert ["confirmed", "persons", "> 7,850", "7,851"] in [row[:4] for row in table]
+    assert ["inconsistent", "smugglers", "4", "4", SENTENCE] in table
+    assert ["different", "smugglers ROU", "2", "1"] in table
+    assert [
+        "21 confirmed, 2 not:",
+        f"- smugglers: the breakdown adds up to 5, its own total is 4 ({SENTENCE})",
+        f"- smugglers ROU: published 2, rebuilt 1 ({SENTENCE})",
+    ] == outcome.out.splitlines()[-3:]
+
+
+def test_the_numbers_of_the_table_are_aligned_with_their_relations(cli: Cli) -> None:
+    lines = cli("audit", "--claims", RELEASE, at=AT).out.splitlines()
+    heading = next(line for line in lines if line.startswith("verdict "))
+    column = heading.index("published") + len("published")
+    for line in lines[lines.index(heading) + 1 : lines.index("21 confirmed, 2 not:") - 1]:
+        assert line[column - 1].isdigit(), line
+        assert "  " == line[column : column + 2], line
+
+
+@pytest.mark.parametrize(
+    ("relation", "figure", "verdict"),
+    [
+        ("equals", 127, "confirmed"), ("equals", 126, "different"),
+        ("more_than", 126, "confirmed"), ("more_than", 127, "different"),
+        ("at_least", 127, "confirmed"), ("at_least", 128, "different"),
+        ("less_than", 128, "confirmed"), ("less_than", 127, "different"),
+        ("at_most", 127, "confirmed"), ("at_most", 126, "different"),
+    ],
+)  # fmt: skip
+def test_every_relation_is_judged_and_shown(
+    cli: Cli, claims_file: Callable[..., str], relation: str, figure: int, verdict: str
+) -> None:
+    file = claims_file(f'where = {{ side = "SI", operation = "{given.OPERATION}" }}\n{relation} = {figure}')
+    outcome = cli("audit", "--claims", file, "--format", "json", at=AT)
+    code = 0 if verdict == "confirmed" else 1
+    assert (code, [verdict]) == (outcome.code, [claim["verdict"] for claim in outcome.json["claims"]])
+    sign = {"equals": "", "more_than": "> ", "at_least": ">= ", "less_than": "< ", "at_most": "<= "}[relation]
+    assert [verdict, "persons", f"{sign}{figure}", "127", "127 persons"] in cli("audit", "--claims", file, at=AT).table
+
+
+def test_all_claims_confirmed_is_said(cli: Cli, claims_file: Callable[..., str]) -> None:
+    outcome = cli("audit", "--claims", claims_file("at_least = 1"), at=AT)
+    assert (0, "all confirmed") == (outcome.code, outcome.out.splitlines()[-1])
+
+
+def test_a_claim_may_hold_for_several_values_and_days(cli: Cli, claims_file: Callable[..., str]) -> None:
+    for days, expected in (("", 127), ("from = 2024-03-16", 0), ("to = 2024-03-12", 0)):
+        where = f'where = {{ side = ["SI"], operation = ["{given.OPERATION}", "SI-HR-1999-01"] }}\n{days}'
+        found = cli("audit", "--claims", claims_file(f"{where}\nat_least = 0"), "--format", "json", at=AT).json
+        assert [expected] == [claim["rebuilt"] for claim in found["claims"]]
+
+
+def _of_persons(base: str = 'text = "127 persons"\nmeasure = "persons"', head: str | None = None) -> str:
+    head = head or 'title = "t"\npublished = 2024-03-15\nsource = "s"'
+    return f"{head}\n[[claim]]\n{base}\n"
+
+
+GOOD = 'text = "x"\nmeasure = "persons"\nequals = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", ["missing required field `title`"]),
+        (b"\xff\xfe\x00", ["not a text in UTF-8"]),
+        (b"title = ", ["Invalid value"]),
+        (b"title = \n" * 3, ["line 1"]),
+        (b"a = " + b"[" * 100_000, []),
+        (_of_persons(GOOD, 'title = "t"\nsource = "s"').encode(), ["missing required field `published`"]),
+        (_of_persons(GOOD, 'title = "t"\npublished = "14.3.2024"\nsource = "s"').encode(), ["date", "$.published"]),
+        (_of_persons(GOOD, 'title = "t"\npublished = 2024-13-01\nsource = "s"').encode(), ["line 2"]),
+        (_of_persons(GOOD + "equal = 1").encode(), ["unknown field `equal`", "$.claim[0]"]),
+        (_of_persons(GOOD + "at_least = 1").encode(), ["exactly one of equals, more_than", "equals, at_least"]),
+        (_of_persons('text = "x"\nmeasure = "persons"').encode(), ["exactly one of equals", "this has none"]),
+        (_of_persons(GOOD.replace("= 1", '= "1"')).encode(), ["got `str`", "$.claim[0].equals"]),
+        (_of_persons(GOOD.replace("= 1", "= -1")).encode(), [">= 0", "$.claim[0].equals"]),
+        (
+            _of_persons(GOOD.replace("persons", "people")).encode(),
+            ["'people'", "apprehensions, persons, smuggling_cases"],
+        ),
+        (_of_persons(GOOD + 'where = { sides = "SI" }').encode(), ["'x'", "no dimension 'sides'", "side, operation"]),
+        (_of_persons(GOOD + "where = { side = 1 }").encode(), ["got `int`", "where"]),
+        (_of_persons(GOOD + 'where = { side = "AT" }').encode(), ["'x'", "side=AT", "there are SI, HR"]),
+        (
+            _of_persons(GOOD + 'where = { citizenship = ["SYR", "Syria"] }').encode(),
+            ["citizenship=Syria", "such as SYR"],
+        ),
+        (_of_persons(GOOD + 'where = { month = "March" }').encode(), ["month=March", "2024-03"]),
+        (_of_persons(GOOD + 'where = { measure = "persons" }').encode(), ["the measure is named by `measure`"]),
+        (_of_persons(GOOD + "breakdown = { origins = { foreign = 1 } }").encode(), ["no dimension 'origins'"]),
+        (_of_persons(GOOD + "breakdown = { origin = { alien = 1 } }").encode(), ["origin=alien", "domestic, foreign"]),
+        (_of_persons(GOOD + 'breakdown = { origin = { "" = 1 } }').encode(), ["has no name"]),
+        (_of_persons(GOOD + "from = 2024-03-15\nto = 2024-03-14").encode(), ["`from` lies after `to`"]),
+    ],
+)
+def test_what_is_wrong_with_a_claims_file_is_named(cli: Cli, tmp_path: Path, content: bytes, said: list[str]) -> None:
+    file = tmp_path / "claims.toml"
+    file.write_bytes(content)
+    assert_refused(cli("audit", "--claims", str(file)), 2, f"--claims '{file}'", *said)
+
+
+def test_a_claims_file_that_cannot_be_read_is_named(cli: Cli, tmp_path: Path) -> None:
+    assert_refused(cli("audit", "--claims", str(tmp_path / "no")), 2, f"--claims '{tmp_path}/no'", "No such file")
+    assert_refused(cli("audit", "--claims", str(tmp_path)), 2, f"--claims '{tmp_path}'", "Is a directory")
+
+
+@pytest.mark.parametrize("live", [b"7", None], ids=["another count", "no count"])
+def test_a_live_cell_that_differs_is_named_with_exit_code_1(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, live: bytes | None
+) -> None:
+    record(client, prefix, {"SI": [given.apprehension(id=1, persons={"SYR": 4, "AFG": 2})]})
+    count(server_url, prefix)
+    key, cell = f"{{{prefix}:SI}}:g1:tallies", "SI||koper|2024-03-14|persons|SYR"
+    if live:
+        client.hset(key, cell, live)
+    else:
+        client.hdel(key, cell)
+    outcome = cli("audit")
+    assert 1 == outcome.code
+    assert [["cell", "live", "rebuilt"], [cell, (live or b"0").decode(), "4"]] == outcome.table[1:3]
+    found = cli("audit", "--format", "json")
+    assert (1, False) == (found.code, found.json["live_equals_rebuilt"])
+
+
+def test_a_live_cell_that_should_not_be_is_named(cli: Cli, client: redis.Redis, server_url: str, prefix: str) -> None:
+    record(client, prefix, {"SI": [given.apprehension(id=1)]})
+    count(server_url, prefix)
+    client.hset(f"{{{prefix}:SI}}:g1:tallies", "SI||ljubljana|2024-03-14|persons|SYR", 3)
+    outcome = cli("audit")
+    assert 1 == outcome.code
+    assert ["SI||ljubljana|2024-03-14|persons|SYR", "3", "0"] in outcome.table
+
+
+def test_live_tallies_that_are_behind_agree_as_far_as_they_reach(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, claims_file: Callable[..., str]
+) -> None:
+    record(client, prefix, {"SI": [given.apprehension(id=1)]})
+    count(server_url, prefix)
+    record(client, prefix, {"SI": [given.apprehension(id=2), given.apprehension(id=3)]})
+    outcome = cli("audit", "--claims", claims_file("equals = 3"))
+    assert (0, "side SI: 2 entries are not in the live tallies yet; is the projector running?\n") == (
+        outcome.code, outcome.err,
+    )  # fmt: skip
+    assert "live equals rebuilt" in outcome.out
+
+
+def test_an_empty_log_agrees_with_itself(cli: Cli) -> None:
+    found = cli("audit", "--format", "json")
+    assert (0, {"SI": "0-0", "HR": "0-0"}) == (found.code, found.json["position"])
+
+
+def _findings(*claims: dict[str, Any]) -> tuple[Claims, list[Finding]]:
+    """Judge hand-made claims about a log with four persons from SYR and one from AFG."""
+    document = {"title": "t", "published": "2024-03-15", "source": "s"}
+    made = msgspec.convert(document | {"claim": [{"text": "t", "measure": "persons"} | c for c in claims]}, Claims)
+    event = given.apprehension(persons={"SYR": 4, "AFG": 1})
+    return made, judge(made.claims, given.Folded(event).state.tallies, Terms({Side("SI"): "SVN"}, {}))
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_figures_with_the_same_text_keep_their_own_relation_and_breakdown(
+    capsys: pytest.CaptureFixture[str], relation: str
+) -> None:
+    parts = {"citizenship": {"SYR": 4, "AFG": 7}}
+    claims, findings = _findings(
+        {"equals": 9},  # differs
+        {"equals": 5, "breakdown": parts},  # inconsistent, and AFG differs
+        {"equals": 9, "breakdown": parts},  # differs and is inconsistent
+        {relation: 5},
+    )
+    auditing.print_verdict(Verdict({}, "", {}, {}, [], findings), claims)
+    said = capsys.readouterr().out.splitlines()
+    assert [
+        "- persons: published 9, rebuilt 5 (t)",
+        "- persons: the breakdown adds up to 11, its own total is 5 (t)",
+        "- persons AFG: published 7, rebuilt 1 (t)",
+        "- persons: published 9, rebuilt 5 (t)",
+        "- persons: the breakdown adds up to 11, its own total is 9 (t)",
+        "- persons AFG: published 7, rebuilt 1 (t)",
+    ] == [line for line in said if line[0:1] == "-"][:6]
+    sign = {"equals": "5", "more_than": "> 5", "at_least": ">= 5", "less_than": "< 5", "at_most": "<= 5"}[relation]
+    last = next(line for line in reversed(said) if re.match(r"(confirmed|different) +persons  ", line))
+    assert sign == last.split("persons", 1)[1].strip().split("  ")[0]
+
+
+def test_positions_are_said_per_side(capsys: pytest.CaptureFixture[str]) -> None:
+    at = {Side("SI"): Position("5-0"), Side("HR"): Position("7-1")}
+    auditing.print_verdict(Verdict(at, "d1gest", at, {}, [], []), None)
+    assert [
+        "live equals rebuilt: every cell agrees at SI 5-0, HR 7-1",
+        "rebuilt: position SI 5-0, HR 7-1",
+        "rebuilt: digest d1gest",
+    ] == capsys.readouterr().out.splitlines()

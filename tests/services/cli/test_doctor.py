@@ -1,0 +1,137 @@
+"""`doctor` finds what is wrong with settings, server, logs and tallies, says what to do, and exits accordingly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import redis
+
+from tests import given
+from tests.servers import OwnServer
+from tests.services.cli.conftest import Cli, Outcome, assert_refused, count, record
+
+
+def findings(outcome: Outcome) -> Mapping[str, dict[str, Any]]:
+    """What was looked at, by its name."""
+    return {row["what"]: row for row in outcome.json}
+
+
+@pytest.fixture
+def two_reports(client: redis.Redis, server_url: str, prefix: str) -> redis.Redis:
+    record(client, prefix, {"SI": [given.apprehension(id=1), given.apprehension(id=2)]})
+    count(server_url, prefix)
+    return client
+
+
+@pytest.mark.usefixtures("two_reports")
+def test_a_sound_system_is_exit_code_0_and_everything_is_ok(cli: Cli) -> None:
+    outcome = cli("doctor", "--format", "json")
+    assert (0, "") == (outcome.code, outcome.err)
+    assert {"ok"} == {row["state"] for row in outcome.json}
+    for row in outcome.json:
+        assert ["state", "what", "found", "next_step"] == list(row)
+    found = findings(outcome)
+    assert "2 entries to " in found["SI log"]["found"]
+    assert "0 entries to 0-0" == found["HR log"]["found"]
+    assert "SI (Europe/Ljubljana), HR (Europe/Zagreb)" == found["sides"]["found"]
+    assert "noeviction" == found["maxmemory-policy"]["found"]
+
+
+@pytest.mark.usefixtures("two_reports")
+def test_the_table_has_the_same_findings(cli: Cli) -> None:
+    rows = cli("doctor", "--format", "json").json
+    shown = cli("doctor").table
+    assert ["state", "what", "found", "next_step"] == shown[1]
+    assert [[part for part in row.values() if part] for row in rows] == shown[2:]
+    assert rows == cli("doctor", "--format", "ndjson").ndjson == cli("doctor", "--format", "csv").csv
+
+
+def test_entries_behind_are_worth_a_look(cli: Cli, two_reports: redis.Redis, prefix: str) -> None:
+    record(two_reports, prefix, {"SI": [given.apprehension(id=3)]})
+    outcome = cli("doctor", "--format", "json")
+    row = findings(outcome)["SI tallies"]
+    assert (0, "look", "1 entries behind the log") == (outcome.code, row["state"], row["found"])
+    assert "fieldtally project" in row["next_step"]
+
+
+def test_parked_missing_reused_and_orphaned_reports_are_worth_a_look(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str
+) -> None:
+    record(
+        client,
+        prefix,
+        {
+            "SI": [
+                b"{}",
+                given.apprehension(id=1, reportno=10),
+                given.apprehension(id=2, reportno=10),
+                given.apprehension(amends=3, reportno=11),
+            ]
+        },
+    )
+    count(server_url, prefix)
+    outcome = cli("doctor", "--format", "json")
+    assert 0 == outcome.code
+    looked = {what: row["found"] for what, row in findings(outcome).items() if row["state"] == "look"}
+    assert {
+        "SI parked": "1 entries",
+        "SI missing reports": "9 numbers of 1 devices, most of SI-MP-07/9f3c2a",
+        "SI numbers": "1 numbers used twice",
+        "SI amendments": "1 amended reports whose original has not come",
+    } == looked
+
+
+def test_no_server_is_exit_code_3_and_still_a_report(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> None:
+    nowhere = f"unix://{tmp_path_factory.mktemp('none')}/s"
+    outcome = cli("doctor", "--format", "json", url=nowhere)
+    assert (3, "wrong") == (outcome.code, findings(outcome)["server"]["state"])
+    assert f"cannot reach {nowhere}" in findings(outcome)["server"]["next_step"]
+
+
+def test_a_trimmed_log_is_exit_code_4(cli: Cli, two_reports: redis.Redis, prefix: str) -> None:
+    two_reports.xtrim(f"{{{prefix}:SI}}:log", maxlen=1, approximate=False)
+    outcome = cli("doctor", "--format", "json")
+    row = findings(outcome)["SI log"]
+    assert (4, "wrong", "1 of 2 entries are gone") == (outcome.code, row["state"], row["found"])
+    assert "restore the log" in row["next_step"]
+    assert "ok" == findings(outcome)["HR log"]["state"]
+
+
+def test_a_log_that_ends_before_the_tallies_is_exit_code_4(cli: Cli, two_reports: redis.Redis, prefix: str) -> None:
+    two_reports.delete(f"{{{prefix}:SI}}:log")
+    outcome = cli("doctor", "--format", "json")
+    row = findings(outcome)["SI log"]
+    assert (4, "wrong") == (outcome.code, row["state"])
+    assert row["found"].startswith("ends at 0-0, the tallies reach ")
+
+
+def test_a_key_of_another_kind_is_exit_code_4(cli: Cli, two_reports: redis.Redis, prefix: str) -> None:
+    two_reports.set(f"{{{prefix}:SI}}:log", "x")
+    outcome = cli("doctor", "--format", "json")
+    assert (4, "wrong") == (outcome.code, findings(outcome)["SI log"]["state"])
+
+
+def test_tallies_of_other_counting_rules_are_exit_code_1(cli: Cli, two_reports: redis.Redis, prefix: str) -> None:
+    two_reports.hset(f"{{{prefix}:SI}}:g1:checkpoint", "fold_version", 0)
+    outcome = cli("doctor", "--format", "json")
+    assert (1, "wrong") == (outcome.code, findings(outcome)["SI tallies"]["state"])
+
+
+def test_a_policy_that_may_delete_reports_is_refused_by_every_command(cli: Cli, fresh_server: OwnServer) -> None:
+    with fresh_server.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    said = ("maxmemory-policy allkeys-lru", "set `maxmemory-policy noeviction`")
+    for command in (["tallies"], ["replay"], ["import", "-"], ["project"], ["simulate", "--reports", "1"]):
+        assert_refused(cli(*command, url=fresh_server.url), 3, *said)
+    outcome = cli("doctor", "--format", "json", url=fresh_server.url)
+    assert (3, "wrong") == (outcome.code, findings(outcome)["server"]["state"])
+    assert said[0] in findings(outcome)["server"]["next_step"]
+
+
+def test_a_password_is_never_printed(cli: Cli) -> None:
+    outcome = cli("doctor", url="redis://desk:sesame@127.0.0.1:1")
+    assert 3 == outcome.code
+    assert "redis://desk:***@127.0.0.1:1" in outcome.out
+    assert "sesame" not in outcome.out + outcome.err

@@ -1,0 +1,79 @@
+"""Help is complete, begins with examples, and its examples are right."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from services.cli.main import COMMANDS, fieldtally
+from tests.services.cli.conftest import Cli
+
+
+def _commands() -> dict[str, click.Command]:
+    context = click.Context(fieldtally)
+    found: dict[str, click.Command] = {"": fieldtally}
+    for name in COMMANDS:
+        command = fieldtally.get_command(context, name)
+        assert command
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": command.commands[inner] for inner in command.commands}
+    return found
+
+
+ALL = _commands()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_begins_with_examples_and_describes_every_option(cli: Cli, name: str) -> None:
+    outcome = cli(*name.split(), "--help")
+    assert (0, "") == (outcome.code, outcome.err)
+    lines = outcome.out.splitlines()
+    assert "Examples:" == lines[0]
+    assert lines[1].startswith(f"  fieldtally {name}".rstrip())
+    for parameter in ALL[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.opts[0] in outcome.out
+            assert parameter.help
+
+
+@pytest.mark.parametrize("name", [name for name, command in ALL.items() if not isinstance(command, click.Group)])
+def test_the_examples_are_of_the_command_and_parse(name: str) -> None:
+    command = ALL[name]
+    examples: tuple[str, ...] = command.examples  # type: ignore[attr-defined]  # every command of ours has them
+    assert examples
+    for example in examples:
+        words = shlex.split(example, comments=False)
+        shell = next((at for at, word in enumerate(words) if word in "<>"), len(words))
+        own = name.split()
+        assert own == words[: len(own)]
+        command.make_context(name, words[len(own) : shell])  # raises what it does not understand
+
+
+@pytest.mark.parametrize("name", ["", "parked", "schema"])
+def test_a_group_alone_prints_its_help_on_stderr(cli: Cli, name: str) -> None:
+    outcome = cli(*name.split())
+    assert (2, "") == (outcome.code, outcome.out)
+    assert outcome.err.startswith("Examples:\n")
+    assert "Commands:" in outcome.err
+
+
+def test_every_line_of_the_list_of_commands_is_whole() -> None:
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(fieldtally, ["--help"], terminal_width=80).output
+    listed = shown.partition("Commands:")[2]
+    assert "..." not in listed
+    for name in COMMANDS:
+        assert f"\n  {name} " in listed
+
+
+def test_h_is_help(cli: Cli) -> None:
+    assert cli("tallies", "--help") == cli("tallies", "-h")
+
+
+def test_the_version_is_printed(cli: Cli) -> None:
+    outcome = cli("--version")
+    assert (0, "") == (outcome.code, outcome.err)
+    assert outcome.out.startswith("fieldtally ")
