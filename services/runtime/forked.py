@@ -25,6 +25,8 @@ Show: TypeAlias = Callable[[], AbstractContextManager[Advance]]
 
 LOOK_S: Final = 0.1
 
+_HANDED_ON: Final = (signal.SIGINT, signal.SIGTERM)
+
 # Forked, not spawned: it costs no start, and a child holds on to the embedded server that its parent uses. The parent
 # must not have started a thread or an event loop by then.
 _processes: Final = multiprocessing.get_context("fork")
@@ -45,19 +47,21 @@ def run_forked(works: Mapping[str, Callable[[Advance], Result]], show: Show = un
         with show() as advance:
             return [work(advance) for work in works.values()]
     children: list[_Child] = []
-    told: list[int] = []
 
     def hand_on(number: int, _frame: FrameType | None = None) -> None:
-        told.append(number)
         for child in children:
             child.signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, hand_on) for number in _HANDED_ON}
     try:
-        for name, work in works.items():
-            children.append(_Child(name, work))
-        for number in told.copy():  # while some had not been started yet
-            hand_on(number)
+        # Held back until every child is there and has handlers of its own: a child begins with a copy of ours, which
+        # would take a signal for it and do nothing.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)
+        try:
+            for name, work in works.items():
+                children.append(_Child(name, work))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
         with show() as advance:
             seen = 0
             while running := [child for child in children if not child.answered]:
@@ -72,7 +76,7 @@ def run_forked(works: Mapping[str, Callable[[Advance], Result]], show: Show = un
         for number, handler in before.items():
             signal.signal(number, handler)
         for child in children:
-            child.process.join()
+            child.end()
     # What went wrong comes before what was ended because of it.
     for error in sorted((child.error for child in children if child.error), key=lambda it: isinstance(it, SystemExit)):
         raise error
@@ -83,7 +87,8 @@ class _Child:
     """A work in its process, and what it answers at its end."""
 
     def __init__(self, name: str, work: Callable[[Advance], Any]) -> None:
-        self.done: Any = _processes.Value("Q", 0)
+        # Without a lock: there is one writer, and a child that is killed while it holds one would hold it for ever.
+        self.done: Any = _processes.RawValue("Q", 0)
         self.answered = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -97,7 +102,7 @@ class _Child:
         self.answered = True
         try:
             self.result, self.error = self.answer.recv()
-        except EOFError:
+        except (EOFError, OSError):  # before its answer, or in the middle of it
             self.process.join()
             self.error = self._untimely_end()
 
@@ -105,6 +110,12 @@ class _Child:
         if not self.answered and self.process.pid is not None:
             self._told_to_end |= number == signal.SIGTERM
             os.kill(self.process.pid, number)  # not joined yet, so the number is still this child's
+
+    def end(self) -> None:
+        """Wait until it has ended; one that has not answered is not waited for but killed."""
+        if not self.answered:
+            self.process.kill()
+        self.process.join()
 
     def _untimely_end(self) -> BaseException:
         code = self.process.exitcode or 0
@@ -117,10 +128,9 @@ class _Child:
 def _run(work: Callable[[Advance], Any], done: Any, tell: Connection) -> None:
     signal.signal(signal.SIGINT, _interrupt_once)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # A signal must reach the main thread, or a wait there is not cut short: the other thread is born deaf to them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    # Started while signals are still held back, and so born deaf to them: one must reach the main thread, or a wait
+    # there is not cut short.
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
     def advance(entries: int) -> None:
         done.value += entries
@@ -128,6 +138,7 @@ def _run(work: Callable[[Advance], Any], done: Any, tell: Connection) -> None:
     answer: tuple[Any, BaseException | None]
     try:
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
             answer = (work(advance), None)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.runtime import forked
 from services.runtime.errors import DamagedLogError, FieldtallyError
 from services.runtime.forked import Advance, run_forked
 from tests.waiting import wait_for
@@ -65,11 +68,44 @@ def test_a_child_that_is_killed_is_said() -> None:
         run_forked({"SI": killed, "HR": waits})
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_meets_a_child_at_its_very_start_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """It begins with a copy of its parent's handlers, which would hand the signal on to nobody."""
+    begin = forked._run
+
+    def struck(*args: Any) -> None:
+        os.kill(os.getpid(), number)
+        begin(*args)
+
+    def waits(_: Advance) -> None:
+        signal.pause()
+
+    monkeypatch.setattr(forked, "_run", struck)
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else FieldtallyError):
+        run_forked({"SI": waits, "HR": waits})
+
+
+def test_children_end_when_their_progress_cannot_be_shown() -> None:
+    """As when the terminal has gone: what is raised here must not wait for work without an end."""
+
+    def waits(_: Advance) -> None:
+        signal.pause()
+
+    def cannot_show(_: int) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_forked({"SI": waits, "HR": waits}, lambda: nullcontext(cannot_show))
+    assert [] == multiprocessing.active_children()
+
+
 PROGRAM = textwrap.dedent("""
     import os, sys, time
     from services.runtime.forked import run_forked
     def work(_):
-        print(os.getpid(), flush=True)
+        os.write(1, b"%d\\n" % os.getpid())  # in one piece: the other child writes to the same pipe
         while True:
             time.sleep(0.05)
     try:
@@ -82,14 +118,15 @@ PROGRAM = textwrap.dedent("""
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_no_child_outlives_its_parent(number: signal.Signals, code: int) -> None:
     """Whatever ends the parent: a signal that it hands on, or one that it cannot."""
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as parent:
+    with (
+        subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as parent,
+        ExitStack() as ending,
+    ):
+        ending.callback(parent.kill)
         assert parent.stdout
         children = [int(parent.stdout.readline()) for _ in range(2)]
         parent.send_signal(number)
-        try:
-            assert code == parent.wait(10)
-        finally:
-            parent.kill()
+        assert code == parent.wait(10)
         wait_for(lambda: not any(_runs(child) for child in children), what="the children to end")
 
 
