@@ -36,7 +36,7 @@ from tests.waiting import wait_for
 
 SEED = 20240313
 SIDES = "SI:Europe/Ljubljana:SVN,HR:Europe/Zagreb:HRV"
-PROMPT_S = 3.0
+PROMPT_S = 8.0
 
 NewProjector = Callable[..., Forked]
 NewProcess = Callable[..., Process]
