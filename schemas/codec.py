@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC
 from hashlib import blake2b
 from typing import Final, NoReturn, get_args
 from uuid import UUID
 
 import msgspec
 
-from schemas.events import TYPE_PREFIX, Event
+from schemas import events
+from schemas.events import TYPE_PREFIX, Event, NilReport
 from schemas.upcast import explain_unknown
 from schemas.vocabulary import ParkedReason
 
@@ -21,7 +21,17 @@ _decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _KNOWN_TYPES: Final = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Event))
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(?P<name>.*)`\Z", re.DOTALL)
 _FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}\Z")
-_BARE_OFFSET: Final = re.compile(rb'T[0-9:.]+[+-][0-9]{4}"')  # +0100: msgspec takes it, RFC 3339 does not
+_TYPE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,80}\Z")
+_KNOWN_FIELDS: Final = {
+    name
+    for kind in vars(events).values()
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    for name in (*kind.__struct_encode_fields__, "type")
+}
+_POINTER: Final = re.compile(rf"\$(?:\.(?:{'|'.join(sorted(_KNOWN_FIELDS))})|\[[0-9]*\])*\Z")
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})\Z"
+)
 _IDENTITY: Final = ("id", "source", "reportno")  # who sent it and how often does not change what it says
 
 
@@ -47,6 +57,19 @@ class _Identified(msgspec.Struct):
     id: UUID
 
 
+class _PeriodSpelled(msgspec.Struct):
+    period_from: str = ""
+    period_to: str = ""
+
+
+class _Spelled(msgspec.Struct):
+    """The times of an event as they are written."""
+
+    time: str
+    data: _PeriodSpelled
+
+
+_spelled_decoder: Final = msgspec.json.Decoder(_Spelled)
 _identified_decoder: Final = msgspec.json.Decoder(_Identified)
 _head_decoder: Final = msgspec.json.Decoder(_Head)
 
@@ -57,8 +80,9 @@ def decode(raw: bytes) -> Event:
         event = _decoder.decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         _raise(raw, error)
-    if (event.time.tzinfo is not UTC or b"+" in raw) and _BARE_OFFSET.search(raw):
-        raise EventError("malformed", _short(event), "$", "an offset is written with a colon, such as +01:00")
+    # msgspec reads more spellings of a time than RFC 3339 has. The canonical one is right; any other is looked at.
+    if b'"time":%b' % _encoder.encode(event.time) not in raw or isinstance(event, NilReport):
+        _check_spelling(raw, event)
     return event
 
 
@@ -81,29 +105,43 @@ def readable_id(raw: bytes) -> str:
         return ""
 
 
+def _check_spelling(raw: bytes, event: Event) -> None:
+    """Refuse a time that is not written as RFC 3339 has it: other readers of the log would not take it."""
+    spelled = _spelled_decoder.decode(raw)
+    for pointer, text in (
+        ("$.time", spelled.time),
+        ("$.data.period_from", spelled.data.period_from if isinstance(event, NilReport) else ""),
+        ("$.data.period_to", spelled.data.period_to if isinstance(event, NilReport) else ""),
+    ):
+        if text and not _RFC_3339.match(text):
+            short = str(event.__struct_config__.tag).removeprefix(TYPE_PREFIX)
+            raise EventError("malformed", short, pointer, "write a time as RFC 3339, such as 2024-03-14T04:12:09+01:00")
+
+
 def _raise(raw: bytes, error: Exception) -> NoReturn:
-    """Turn msgspec's message into type, path and rule, without the values that some of its messages repeat."""
+    """Turn msgspec's message into type, path and rule.
+
+    The message is untrusted: it may repeat a value, and the name of a field may look like its end. So a path is taken
+    only if it is made of our own fields, a name only if it could be one.
+    """
     try:
         type_name = _head_decoder.decode(raw).type
     except (msgspec.MsgspecError, ValueError, RecursionError):
         type_name = ""
-    message, _, path = str(error).partition(" - at `")
-    pointer = path.rstrip("`").replace("[...]", "[]") or "$"
-    if type_name and type_name not in _KNOWN_TYPES and message.startswith("Invalid value") and pointer == "$.type":
-        raise EventError("unknown-type", _printable(type_name), pointer, explain_unknown(type_name)) from error
+    message, _, path = str(error).rpartition(" - at `") if " - at `" in str(error) else (str(error), "", "$")
+    pointer = path.rstrip("`").replace("[...]", "[]")
+    if not _POINTER.match(pointer):
+        pointer = "$"
+    known = type_name in _KNOWN_TYPES
+    if message.startswith("Invalid value"):
+        if type_name and not known and pointer == "$.type":
+            named = type_name if _TYPE_NAME.match(type_name) else "(a type of unreadable name)"
+            raise EventError("unknown-type", named, pointer, explain_unknown(type_name)) from error
+        message = "not one of the known types"
     if message.startswith("Invalid enum value"):
         message = "not one of the allowed values"
-    if unknown := _UNKNOWN_FIELD.match(message):
-        # Whatever stands in place of a field's name is untrusted: it is repeated only if it could be one.
-        field = unknown["name"]
+    if message.startswith("Object contains unknown field"):
+        unknown = _UNKNOWN_FIELD.match(message)
+        field = unknown["name"] if unknown else ""
         message = f"unknown field `{field}`" if _FIELD_NAME.match(field) else "a field of unknown name"
-    short = type_name.removeprefix(TYPE_PREFIX) if type_name.startswith(TYPE_PREFIX) else ""
-    raise EventError("malformed", _printable(short), pointer, message) from error
-
-
-def _short(event: Event) -> str:
-    return str(event.__struct_config__.tag).removeprefix(TYPE_PREFIX)
-
-
-def _printable(name: str) -> str:
-    return name if len(name) <= 80 and name.isascii() and name.isprintable() else "(unprintable type)"
+    raise EventError("malformed", type_name.removeprefix(TYPE_PREFIX) if known else "", pointer, message) from error

@@ -10,7 +10,6 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from schemas.tallies import Checkpoint
-from schemas.vocabulary import order
 from services.cli.command import command, run_async, settings
 from services.cli.output import Format, format_option, print_records
 from services.cli.server import SideStore, side_stores
@@ -111,9 +110,8 @@ async def _side(store: SideStore) -> list[Finding]:
 
 def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
     damage = DamagedLogError.exit_code
-    if order(extent.last) < order(checkpoint.position):
-        found = f"ends at {extent.last}, the tallies reach {checkpoint.position}"
-        return Finding("wrong", f"{side} log", found, "entries were lost: restore the log from a copy", damage)
+    if lacking := extent.lacks(checkpoint):
+        return Finding("wrong", f"{side} log", lacking, "entries were lost: restore the log from a copy", damage)
     if extent.lost:
         found = f"{extent.lost:,} of {extent.appended:,} entries are gone"
         return Finding("wrong", f"{side} log", found, "no replay is possible: restore the log from a copy", damage)

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
+from schemas.tallies import Checkpoint
 from schemas.vocabulary import Side
 from services.cli.output import note
 from services.replay.audit import Audited
 from services.runtime.embedded import embedded_server
+from services.runtime.errors import DamagedLogError
 from services.runtime.settings import Settings, SideSettings
 from services.store.connection import check_server, connect
 from services.store.contract import LogExtent
@@ -57,6 +59,16 @@ async def side_stores(settings: Settings) -> AsyncIterator[list[SideStore]]:
 
 
 async def log_extents(settings: Settings) -> dict[Side, LogExtent]:
-    """Return how far the log of every side reaches."""
+    """Return how far the log of every side reaches; DamagedLogError if one no longer reaches its live tallies."""
     async with side_stores(settings) as stores:
-        return {store.side.side: await store.log.extent() for store in stores}
+        return {store.side.side: await _extent(store) for store in stores}
+
+
+async def _extent(store: SideStore) -> LogExtent:
+    try:
+        counted = (await store.store.load()).checkpoint
+    except DamagedLogError:  # of the tallies, not of the log, which may be replayed all the same
+        counted = None
+    extent = await store.log.extent()
+    extent.require(store.side.side, counted or Checkpoint())
+    return extent

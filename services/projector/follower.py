@@ -55,6 +55,7 @@ class Follower:
         self._on_damage = on_damage
         self._busy = asyncio.Lock()
         self._failures = 0
+        self._damaged = False
 
     async def start(self) -> None:
         """Load the stored state and set the reader behind it; errors go to the caller."""
@@ -64,17 +65,19 @@ class Follower:
     async def deliver(self, entries: Sequence[Entry]) -> None:
         """Take a batch as the reader brought it; never raises."""
         async with self._busy:
+            if self._damaged:  # the reader goes on until the program has ended
+                return
             try:
                 changes = await self.partition.turn(entries)
             except DamagedLogError as damage:
-                self._on_damage(damage)
+                self._stop(damage)
                 return
             except FieldtallyError as error:
                 await self._recover(error)
                 return
             except Exception as fault:  # noqa: BLE001  # FastStream would swallow it and read on
                 kind = type(fault).__name__
-                self._on_damage(FaultError(f"a fault in Fieldtally itself ({kind}) stopped side {self._side}"))
+                self._stop(FaultError(f"a fault in Fieldtally itself ({kind}) stopped side {self._side}"))
                 return
             if changes is None:
                 await self._recover(None)
@@ -92,12 +95,14 @@ class Follower:
     async def check(self) -> None:
         """Look whether the log still reaches the checkpoint: nothing would be delivered if it did not."""
         async with self._busy:
+            if self._damaged:
+                return
             try:
                 extent = await self.partition.log.extent()
-                if order(extent.last) < order(self.partition.checkpoint.position):
+                if extent.lacks(self.partition.checkpoint):
                     await self._recover(None)
             except DamagedLogError as damage:
-                self._on_damage(damage)
+                self._stop(damage)
             except FieldtallyError:
                 return  # the reader meets the same error, says so, and waits
 
@@ -117,7 +122,7 @@ class Follower:
             try:
                 await self.partition.reload()
             except DamagedLogError as damage:
-                self._on_damage(damage)
+                self._stop(damage)
                 return
             except FieldtallyError as next_error:
                 error = next_error
@@ -131,6 +136,11 @@ class Follower:
             self._rewind()
             self._on_progress(0)
             return
+
+    def _stop(self, damage: FieldtallyError) -> None:
+        """Apply nothing more, whatever is still delivered, and say why."""
+        self._damaged = True
+        self._on_damage(damage)
 
     def _rewind(self) -> None:
         self._reader.last_id = self.partition.checkpoint.position

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.tallies import Checkpoint
-from schemas.vocabulary import order
 from services.runtime.errors import DamagedLogError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry, Log, StoredAt, TallyStore
@@ -39,16 +38,7 @@ class Partition:
         checkpoint = stored.checkpoint or Checkpoint(fold_version=FOLD_VERSION)
         extent = await self.log.extent()
         side = self.side.side
-        if order(extent.last) < order(checkpoint.position):
-            raise DamagedLogError(
-                f"the log of side {side} has lost entries: it ends at {extent.last}, "
-                f"but the tallies reach {checkpoint.position}; restore the log, then start again"
-            )
-        if stored.checkpoint is None and extent.lost:
-            raise DamagedLogError(
-                f"the log of side {side} has lost {extent.lost} of the {extent.appended} entries ever appended, "
-                "and no tallies hold them; restore the log, then start again"
-            )
+        extent.require(side, checkpoint)
         if checkpoint.fold_version != FOLD_VERSION:
             raise DamagedLogError(
                 f"the tallies of side {side} were made by counting rules version {checkpoint.fold_version}, "

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from schemas.claims import Claim
-from schemas.vocabulary import START, Position, Side
+from schemas.tallies import Checkpoint
+from schemas.vocabulary import Position, Side
 from services.replay.replay import Replay
 from services.runtime.settings import SideSettings
 from services.store.contract import Log, TallyStore
@@ -59,10 +60,12 @@ class Live(NamedTuple):
 
 
 async def read_live(side: SideSettings, log: Log, store: TallyStore) -> Live:
-    """Read one side's live tallies, then the log's end: so the log reaches at least as far."""
+    """Read one side's live tallies, then the log's end; DamagedLogError if the log no longer reaches the tallies."""
     stored = await store.load()
-    position = stored.checkpoint.position if stored.checkpoint else START
-    return Live(side, stored.tallies, position, (await log.extent()).last)
+    extent = await log.extent()
+    checkpoint = stored.checkpoint or Checkpoint()
+    extent.require(side.side, checkpoint)
+    return Live(side, stored.tallies, checkpoint.position, extent.last)
 
 
 async def audit(

@@ -8,7 +8,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from schemas.tallies import Checkpoint, DeviceNumbers, Operation, Parked
-from schemas.vocabulary import Position
+from schemas.vocabulary import START, Position, Side, order
+from services.runtime.errors import DamagedLogError
 from services.store.index_entry import IndexEntry
 from services.tally.cells import Tallies
 from services.tally.fold import Changes, Key
@@ -22,16 +23,44 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 class LogExtent(Struct, frozen=True):
-    """How far a log reaches: its last ID ever given, how many entries it holds, and how many were ever appended."""
+    """How far a log reaches: its last ID ever given, how many entries it holds, and how many were ever appended.
+
+    `newest_deleted` is the highest position from which an entry was taken singly; cutting off the beginning leaves it.
+    """
 
     last: Position
     length: int
     appended: int
+    newest_deleted: Position = START
 
     @property
     def lost(self) -> int:
         """Entries that were appended and are no longer there."""
         return self.appended - self.length
+
+    def lacks(self, counted: Checkpoint) -> str:
+        """Say what is gone of what the tallies hold, or have yet to take in; the empty string if nothing is.
+
+        What was taken out of the log after it was counted is not asked for here: that is for a replay.
+        """
+        if order(self.last) < order(counted.position):
+            return f"it ends at {self.last}, but the tallies reach {counted.position}"
+        if self.appended < counted.entries:
+            return f"{self.appended:,} were ever appended to it, but the tallies hold {counted.entries:,}"
+        if self.lost > counted.entries:
+            held = f"the tallies hold {counted.entries:,}"
+            return f"{self.lost:,} of the {self.appended:,} ever appended are gone, and {held}"
+        at_end = self.last == counted.position and counted.entries < self.appended
+        if at_end or order(self.newest_deleted) > order(counted.position):
+            return f"some of the {self.appended:,} ever appended were gone before they were counted"
+        return ""
+
+    def require(self, side: Side, counted: Checkpoint) -> None:
+        """Raise DamagedLogError if it lacks anything; the caller stops, since no waiting mends it."""
+        if lacking := self.lacks(counted):
+            raise DamagedLogError(
+                f"the log of side {side} has lost entries: {lacking}; restore the log, then start again"
+            )
 
 
 class Stored(Struct):

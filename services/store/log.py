@@ -73,7 +73,8 @@ class RedisLog:
                 return LogExtent(last=START, length=0, appended=0)
         length = int(info["length"])
         last = Position(info["last-generated-id"].decode())
-        return LogExtent(last=last, length=length, appended=int(info.get("entries-added", length)))
+        deleted = Position(info.get("max-deleted-entry-id", START.encode()).decode())
+        return LogExtent(last, length, appended=int(info.get("entries-added", length)), newest_deleted=deleted)
 
     async def server_info(self) -> dict[str, Any]:
         """Return INFO of the server that holds this log."""

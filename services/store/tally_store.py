@@ -7,7 +7,7 @@ the first puts WATCH on checkpoint and live generation and reads all that the fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -33,6 +33,9 @@ CHANGES_KEPT: Final = 2_000
 
 _COUNTER_NAMES: Final = tuple(asdict(Counters()))
 _FIELDS: Final = ("position", "zone", "entries", "fold_version", *_COUNTER_NAMES)
+_UNSOUND: Final = "unsound"
+"""Field of the checkpoint that says what went wrong in the middle of a transaction; nobody goes on from there."""
+
 _json: Final = msgspec.json.Encoder()
 _device: Final = msgspec.json.Decoder(DeviceNumbers)
 _operation: Final = msgspec.json.Decoder(Operation)
@@ -60,13 +63,16 @@ class RedisTallyStore:
                 keys = self._keys.generation(generation)
                 async with self._client.pipeline(transaction=True) as pipe:
                     pipe.get(self._keys.live)
-                    pipe.hmget(keys.checkpoint, _FIELDS)
+                    pipe.hmget(keys.checkpoint, (*_FIELDS, _UNSOUND))
                     pipe.hgetall(keys.tallies)
                     pipe.hgetall(keys.devices)
                     pipe.hgetall(keys.operations)
                     live_now, checkpoint, tallies, devices, operations = await pipe.execute()
                 if live_now == live:
                     break
+        *checkpoint, unsound = checkpoint
+        if unsound is not None:
+            raise self._half_written(generation, unsound.decode(errors="replace"))
         with self._sound(generation):
             return Stored(
                 generation=generation,
@@ -84,14 +90,14 @@ class RedisTallyStore:
             ("UNWATCH",),  # what a turn that was opened and not recorded left behind
             ("WATCH", generation.checkpoint, self._keys.live),
             ("GET", self._keys.live),
-            ("HMGET", generation.checkpoint, "position", "entries", "fold_version"),
+            ("HMGET", generation.checkpoint, "position", "entries", "fold_version", _UNSOUND),
             ("XRANGE", self._keys.log, f"({held.checkpoint.position}", f"({first}", "COUNT", "1"),
             ("XREVRANGE", self._keys.changes, "+", "-", "COUNT", "1"),
         ]
         if keys:
             commands.append(("HMGET", generation.index, *keys))
         _, _, live, checkpoint, skipped, newest_change, *index = await self._exchange(commands)
-        position, entries, fold_version = checkpoint
+        position, entries, fold_version, unsound = checkpoint
         stored_at = (
             (live or FIRST_GENERATION.encode()).decode(),
             (position or START.encode()).decode(),
@@ -102,7 +108,7 @@ class RedisTallyStore:
             return None
         if fold_version is not None and int(fold_version) != held.checkpoint.fold_version:
             return None
-        if skipped or order(first) <= order(held.checkpoint.position):
+        if skipped or unsound is not None or order(first) <= order(held.checkpoint.position):
             return None
         self._opened = held
         self._live_missing = live is None
@@ -121,20 +127,21 @@ class RedisTallyStore:
         for answer, command in zip(outcome, commands[1:-1], strict=True):
             if isinstance(answer, RedisError):  # Redis does not roll back: some of it is written, some is not
                 await self.close()
-                raise DamagedLogError(
-                    f"{command[0]} on {command[1]} failed in the middle of a transaction ({str(answer)[:80]}): "
-                    f"generation {held.generation} of side {self._keys.side} is no longer sound; "
-                    "put that key right and rebuild the generation from the log"
-                )
+                failed = f"{command[0]} on {command[1]} failed ({str(answer)[:80]})"
+                with suppress(RedisError, OSError):
+                    # Else whoever is started next would find a checkpoint in order, and go on from what is not.
+                    await self._client.hset(self._keys.generation(held.generation).checkpoint, _UNSOUND, failed)
+                raise self._half_written(held.generation, failed)
         return True
 
     async def parked(self) -> dict[Position, Parked]:
         """Return what was set aside in the live generation, in the order of the log."""
         with translated(self._url):
             live: Any = await self._client.get(self._keys.live)
-            generation = self._keys.generation(live.decode() if live else FIRST_GENERATION)
+            generation_name = live.decode() if live else FIRST_GENERATION
+            generation = self._keys.generation(generation_name)
             rows: Any = await self._client.hgetall(generation.parked)
-        with self._sound(generation.base):
+        with self._sound(generation_name):
             found = {Position(position.decode()): _parked.decode(row) for position, row in rows.items()}
             return dict(sorted(found.items(), key=lambda item: order(item[0])))
 
@@ -145,6 +152,19 @@ class RedisTallyStore:
             await connection.disconnect(nowait=True)
             await self._client.connection_pool.release(connection)
 
+    def _half_written(self, generation: str, failed: str) -> DamagedLogError:
+        return DamagedLogError(
+            f"the tallies of side {self._keys.side} are no longer sound: {failed} in the middle of a transaction; "
+            f"{self._rebuild(generation)}"
+        )
+
+    def _rebuild(self, generation: str) -> str:
+        keys = self._keys
+        return (
+            f"stop the projectors, delete {keys.live}, {keys.changes} and {keys.generation(generation).base}:*, and "
+            "start one: it rebuilds them from the log"
+        )
+
     @contextmanager
     def _sound(self, generation: str) -> Iterator[None]:
         """Nobody but the projector writes derived state; what it cannot have written is damage."""
@@ -152,8 +172,7 @@ class RedisTallyStore:
             yield
         except (ValueError, msgspec.MsgspecError) as error:
             raise DamagedLogError(
-                f"the derived state {generation} of side {self._keys.side} holds what Fieldtally never wrote; "
-                "delete its keys, and the projector makes it anew from the log"
+                f"the tallies of side {self._keys.side} hold what Fieldtally never wrote; {self._rebuild(generation)}"
             ) from error
 
     def _writes(self, held: StoredAt, changes: Changes) -> Iterable[Command]:

@@ -28,6 +28,8 @@ TOO_LONG = "x" * 65
 NAME = "has 1 to 64 characters of A-Z a-z 0-9 . _ / -"
 SOURCE = "`source` is /side/unit/device: two capital letters, then parts of 1 to 64 of A-Z a-z 0-9 -"
 
+TIMES = [("apprehension", ("time",)), ("nil-report", ("data", "period_from")), ("nil-report", ("data", "period_to"))]
+
 Path_ = tuple[str | int, ...]
 
 
@@ -284,9 +286,73 @@ def test_every_type_may_be_amended(kind: str) -> None:
     assert given.uid(1) == str(amended.amends)
 
 
-def test_an_offset_without_a_colon_is_not_rfc_3339() -> None:
-    """Other readers of the log, such as a database, refuse it or read something else."""
-    refusal(given.as_json(GOLDEN["apprehension"] | {"time": "2024-03-14T03:12:09+0100"}))
+def with_time(kind: str, path: Path_, text: str) -> dict[str, Any]:
+    """Return a document with a time of 14 March 2024 at one place; a period goes from before it to after it."""
+    document = with_value(kind, path, text)
+    if kind == "nil-report":
+        period = {"period_from": "2024-03-12T00:00:00Z", "period_to": "2024-03-16T00:00:00Z"}
+        document["data"] |= {name: at for name, at in period.items() if name != path[-1]}
+    return document
+
+
+@pytest.mark.parametrize(("kind", "path"), TIMES, ids=_ids)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-03-14T03:12:09+0100",
+        "2024-03-14t03:12:09+0100",
+        "2024-03-14 03:12:09+01:00",
+        "2024-03-14 03:12:09Z",
+        "2024-03-14T03:12:09-0000",
+        "2024-03-14T03:12:09+01",
+        "2024-03-14T03:12Z",
+        "2024-03-14T03:12:09",
+        "2024-03-14T23:59:60Z",
+    ],
+)
+def test_a_time_is_written_as_rfc_3339_has_it(kind: str, path: Path_, text: str) -> None:
+    """Other readers of the log, such as a database, refuse anything else or read something else."""
+    error = refusal(given.as_json(with_time(kind, path, text)))
+
+    assert (f"{kind}.v1", pointer(path)) == (error.type_name, error.pointer)
+
+
+def test_an_escape_does_not_hide_how_a_time_is_written() -> None:
+    raw = given.as_json(GOLDEN["apprehension"] | {"time": "2024-03-14T03:12:09X0100"}).replace(b"X", rb"\u002b")
+
+    assert "$.time" == refusal(raw).pointer
+
+
+@pytest.mark.parametrize(("kind", "path"), TIMES, ids=_ids)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-03-14T03:12:09Z",
+        "2024-03-14t03:12:09z",
+        "2024-03-14T03:12:09+00:00",
+        "2024-03-14T03:12:09-00:00",
+        "2024-03-14T03:12:09.5+01:00",
+        "2024-03-14T03:12:09.123456789-11:30",
+    ],
+)
+def test_whatever_rfc_3339_has_is_taken(kind: str, path: Path_, text: str) -> None:
+    codec.decode(given.as_json(with_time(kind, path, text)))
+
+
+@pytest.mark.parametrize("time", ["2024-03-14T03:12:09Z", "2024-03-14T04:12:09+01:00", "2024-03-14T03:12:09.5Z"])
+@pytest.mark.parametrize(
+    ("kind", "path", "name"),
+    [
+        ("apprehension", ("subject",), "OPT1-2024"),
+        ("apprehension", ("data", "section"), "KT12-2024"),
+        ("custody", ("data", "case"), "KPT3-2024"),
+        ("apprehension", ("source",), "/SI/T1-0100/PAT1-0001"),
+        ("operation-opened", ("data", "sections", 0, "area"), "grid T1+0100"),
+    ],
+    ids=_ids,
+)
+def test_a_name_may_look_like_the_end_of_a_time(kind: str, path: Path_, name: str, time: str) -> None:
+    codec.decode(given.as_json(with_value(kind, path, name) | {"time": time}))
 
 
 def test_a_withdrawal_must_be_an_amendment() -> None:
@@ -346,9 +412,27 @@ def test_another_type_is_unknown_and_a_newer_one_asks_for_an_upgrade(type_name: 
     assert error.rule.startswith(words)
 
 
-def test_a_type_that_is_not_printable_is_not_printed() -> None:
-    for name in ("\x1b[31m", "š", "x" * 81):
-        assert refusal(given.as_json({"type": name})).type_name == "(unprintable type)"
+def test_a_type_that_could_be_none_is_not_repeated() -> None:
+    for name in ("\x1b[31m", "š", "x" * 81, "Janez Novak"):
+        assert refusal(given.as_json({"type": name})).type_name == "(a type of unreadable name)"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"type":"Zaupno-Ime-4711\\n\\u001b[31m","x":',
+        b'{"type":"Zaupno-Ime-4711","type":"org.fieldtally.apprehension.v1"}',
+        b'{"type":"org.fieldtally.apprehension.v1","x - at `Zaupno-Ime-4711\\n\\u001b[31m":1}',
+        b'{"type":"org.fieldtally.apprehension.v1","x - at `$.Zaupno-Ime-4711`":1}',
+        b'{"type":"org.fieldtally.apprehension.v1","x` - at `$.data.Zaupno-Ime-4711":1}',
+        b'{"specversion":"1.0","type":"' + b"Zaupno-Ime-4711" * 300 + b'","x":',
+    ],
+)
+def test_bytes_that_steer_the_decoder_s_words_do_not_get_into_ours(raw: bytes) -> None:
+    error = refusal(raw)
+
+    assert MARKER not in said(error)
+    assert re.fullmatch(r"[ -~]{1,200}", str(error))
 
 
 def test_a_known_type_that_is_named_twice_is_not_unknown() -> None:

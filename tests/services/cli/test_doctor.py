@@ -104,7 +104,7 @@ def test_a_log_that_ends_before_the_tallies_is_exit_code_4(cli: Cli, two_reports
     outcome = cli("doctor", "--format", "json")
     row = findings(outcome)["SI log"]
     assert (4, "wrong") == (outcome.code, row["state"])
-    assert row["found"].startswith("ends at 0-0, the tallies reach ")
+    assert row["found"].startswith("it ends at 0-0, but the tallies reach ")
 
 
 def test_a_key_of_another_kind_is_exit_code_4(cli: Cli, two_reports: redis.Redis, prefix: str) -> None:

@@ -78,4 +78,4 @@ def test_a_log_that_has_lost_entries_is_refused_with_exit_code_4(cli: Cli, clien
         client.xadd(key, {b"event": given.apprehension(id=number)})
     client.xtrim(key, maxlen=2, approximate=False)
     for command in ("replay", "audit"):
-        assert_refused(cli(command), 4, "the log of side SI is incomplete", "2 of the 3", "restore the log")
+        assert_refused(cli(command), 4, "the log of side SI has lost entries", "1 of the 3", "restore the log")

@@ -247,11 +247,59 @@ def test_a_server_that_is_away_at_the_start_is_told_to_the_caller(settings_for: 
         project(settings_for("unix:///nowhere/valkey.sock"))
 
 
-def test_an_error_inside_exec_stops_the_partition(settings: Settings, prefix: str, client: redis.Redis) -> None:
-    feed(client, prefix, "SI", [{b"event": b"junk"}])
-    client.set(f"{{{prefix}:SI}}:g1:parked", "not a hash")
-    with pytest.raises(DamagedLogError, match=r"parked.*rebuild"):
+@pytest.mark.usefixtures("small_batches")
+def test_an_error_inside_exec_stops_the_partition_for_good(
+    settings: Settings, prefix: str, client: redis.Redis
+) -> None:
+    """Redis does not roll back. Nothing more is applied, by this projector or the next, until the keys are deleted."""
+    entries = seeded_log(SEED + 7, 100)["SI"]
+    feed(client, prefix, "SI", [{b"event": b"junk"}, *entries])
+    generation = f"{{{prefix}:SI}}:g1"
+    client.set(f"{generation}:parked", "not a hash")
+    for _ in range(2):
+        with pytest.raises(DamagedLogError, match=rf"no longer sound: HSET on .*parked.*delete .*{prefix}:SI.*:g1:"):
+            project(settings)
+        assert client.hget(f"{generation}:checkpoint", "entries") == b"7"
+    client.delete(f"{generation}:parked")  # which is not enough: it lacks what was not written
+    with pytest.raises(DamagedLogError, match="no longer sound"):
         project(settings)
+    client.delete(f"{{{prefix}:SI}}:live", f"{{{prefix}:SI}}:changes", *client.keys(f"{{{prefix}:SI}}:g1:*"))
+    project(settings)
+    assert_counted(client, prefix, "SI")
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_second_projector_does_not_go_on_from_what_is_not_sound(
+    settings: Settings, prefix: str, client: redis.Redis
+) -> None:
+    """It holds a state that was sound, and finds the mark when it opens its turn."""
+    feed(client, prefix, "SI", seeded_log(SEED + 7, 40)["SI"])
+
+    async def run() -> None:
+        working = asyncio.Event()
+        projector = Projector(settings, str(settings.redis_url), Lines().logger(), on_progress=lambda _: working.set())
+        running = asyncio.create_task(projector.run())
+        await asyncio.wait_for(working.wait(), 30)
+        client.hset(f"{{{prefix}:SI}}:g1:checkpoint", "unsound", "HSET on a key failed")
+        feed(client, prefix, "SI", [entry(apprehension(id=999))])
+        await asyncio.wait_for(running, 30)
+
+    with pytest.raises(DamagedLogError, match="no longer sound: HSET on a key failed"):
+        asyncio.run(run())
+
+
+def test_any_id_that_a_stream_takes_is_a_position(settings: Settings, prefix: str, client: redis.Redis) -> None:
+    """Anyone with the right to XADD chooses the ID; it must neither stop the side nor be forgotten."""
+    log = f"{{{prefix}:SI}}:log"
+    for number, position in enumerate(("281474976710655-0", "281474976710656-1", "18446744073709551615-7"), 1):
+        client.xadd(log, {**entry(apprehension(id=number))}, id=position)
+    project(settings)
+    assert_counted(client, prefix, "SI")
+    for number in (1, 2, 3):  # the index leads back to each
+        client.xadd(log, {**entry(apprehension(amends=number))}, id=f"18446744073709551615-{7 + number}")
+    project(settings)
+    assert_counted(client, prefix, "SI")
+    assert stored(client, prefix, "SI").outcomes["replaced"] == 3
 
 
 def test_tallies_of_other_counting_rules_are_refused(settings: Settings, prefix: str, client: redis.Redis) -> None:
@@ -266,6 +314,50 @@ def test_a_log_whose_beginning_is_gone_is_not_begun_with(settings: Settings, pre
     """Nothing would tell that the first reports are missing from the tallies."""
     feed(client, prefix, "SI", [entry(apprehension(id=number)) for number in (1, 2, 3)])
     client.xtrim(f"{{{prefix}:SI}}:log", maxlen=2, approximate=False)
-    with pytest.raises(DamagedLogError, match="lost 1 of the 3 entries"):
+    with pytest.raises(DamagedLogError, match="has lost entries: 1 of the 3 ever appended are gone"):
         project(settings)
     assert stored(client, prefix, "SI").entries == 0
+
+
+def trim(client: redis.Redis, log: str, _: list[str]) -> None:
+    client.xtrim(log, maxlen=2, approximate=False)
+
+
+def delete_one_ahead(client: redis.Redis, log: str, positions: list[str]) -> None:
+    client.xdel(log, positions[-3])
+
+
+def delete_the_last(client: redis.Redis, log: str, positions: list[str]) -> None:
+    client.xdel(log, positions[-1])
+
+
+def begin_anew(client: redis.Redis, log: str, _: list[str]) -> None:
+    client.delete(log)
+    client.xadd(log, {**entry(apprehension(id=99))})
+
+
+LOSSES = [trim, delete_one_ahead, delete_the_last, begin_anew]
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_what_is_gone_before_it_was_counted_is_not_skipped(
+    settings: Settings, prefix: str, client: redis.Redis, lose: Callable[[redis.Redis, str, list[str]], None]
+) -> None:
+    feed(client, prefix, "SI", [entry(apprehension(id=number)) for number in range(1, 6)])
+    project(settings)
+    before = stored(client, prefix, "SI")
+    positions = feed(client, prefix, "SI", [entry(apprehension(id=number)) for number in range(6, 11)])
+    lose(client, f"{{{prefix}:SI}}:log", positions)
+    with pytest.raises(DamagedLogError, match=r"the log of side SI has lost entries: .*; restore the log"):
+        project(settings)
+    assert stored(client, prefix, "SI") == before
+
+
+def test_what_was_counted_may_be_archived_and_trimmed(settings: Settings, prefix: str, client: redis.Redis) -> None:
+    """For the projector; a replay needs all of it."""
+    feed(client, prefix, "SI", [entry(apprehension(id=number)) for number in range(1, 6)])
+    project(settings)
+    client.xtrim(f"{{{prefix}:SI}}:log", maxlen=2, approximate=False)
+    feed(client, prefix, "SI", [entry(apprehension(id=6))])
+    project(settings)
+    assert stored(client, prefix, "SI").entries == 6

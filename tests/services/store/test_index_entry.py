@@ -11,7 +11,8 @@ from schemas.vocabulary import REVISION_MAX, Position
 from services.store.index_entry import IndexEntry, pack, unpack
 from tests import given  # noqa: F401  # it loads the Hypothesis profile
 
-MS_MAX = 2**48 - 1
+MS_USUAL = 2**48 - 1
+MS_MAX = 2**64 - 1
 SEQUENCE_MAX = 2**64 - 1
 
 
@@ -21,7 +22,7 @@ def packed(entry: IndexEntry) -> bytes:
 
 _positions = st.builds(
     lambda milliseconds, sequence: Position(f"{milliseconds}-{sequence}"),
-    st.integers(0, MS_MAX) | st.just(MS_MAX),
+    st.integers(0, MS_USUAL + 1) | st.sampled_from((MS_USUAL - 1, MS_USUAL, MS_USUAL + 1, MS_MAX)),
     st.integers(0, 300) | st.integers(0, SEQUENCE_MAX),
 )
 # Only an amendment may lack its original.

@@ -44,7 +44,7 @@ from services.store.tally_store import CHANGES_KEPT, RedisTallyStore
 from services.tally.cells import Cell
 from services.tally.fold import Changes, Version
 from tests.asynchronous import asynchronous
-from tests.faults import Action, FaultProxy
+from tests.faults import Action, Command, FaultProxy
 from tests.servers import OwnServer
 
 SI = Side("SI")
@@ -236,6 +236,28 @@ async def test_a_change_has_the_position_it_leads_to_the_generation_and_absolute
         (one.checkpoint.position, b"g1", {PERSONS_TEXT.decode(): 4, INCIDENTS_TEXT.decode(): 1}),
         (third, b"g1", {PERSONS_TEXT.decode(): 9, INCIDENTS_TEXT.decode(): 0}),
     ]
+
+
+@asynchronous
+async def test_nothing_is_said_about_a_length_when_the_log_is_appended_to(server_url: str, prefix: str) -> None:
+    """A cap of any size would one day take away what nobody has archived."""
+    with FaultProxy(server_url) as proxy:
+        appended: list[tuple[bytes, ...]] = []
+
+        def rule(command: Command) -> Action:
+            if command.name == "XADD":
+                appended.append(command.args)
+            return Action.PASS
+
+        proxy.on_command = rule
+        async with partition(proxy.url, prefix) as (log, _):
+            await log.append([b"one", b"two"], by="SI-DESK")
+            await log.append([b"three"])
+    key = f"{{{prefix}:SI}}:log".encode()
+    by = (b"by", b"SI-DESK")
+    assert [
+        (key, b"*", b"event", b"one", *by), (key, b"*", b"event", b"two", *by), (key, b"*", b"event", b"three")
+    ] == appended  # fmt: skip
 
 
 @asynchronous
@@ -596,7 +618,7 @@ async def test_the_extent_tells_what_was_lost(server_url: str, prefix: str, clie
         assert (await log.extent()).lost == 1
         client.xtrim(f"{{{prefix}:SI}}:log", maxlen=1, approximate=False)
         extent = await log.extent()
-    assert extent == LogExtent(last=positions[-1], length=1, appended=4)
+    assert extent == LogExtent(last=positions[-1], length=1, appended=4, newest_deleted=positions[1])
     assert extent.lost == 3
 
 
@@ -637,5 +659,5 @@ async def test_derived_state_that_nobody_here_wrote_is_damage(
     async with partition(server_url, prefix) as (_, store):
         with redis.Redis.from_url(server_url) as client:
             client.hset(getattr(generation, hash_name), field, value)
-        with pytest.raises(DamagedLogError, match="delete its keys"):
+        with pytest.raises(DamagedLogError, match=r"delete .*g1:"):
             await store.load()
