@@ -29,9 +29,10 @@ _KNOWN_FIELDS: Final = {
     for name in (*kind.__struct_encode_fields__, "type")
 }
 _POINTER: Final = re.compile(rf"\$(?:\.(?:{'|'.join(sorted(_KNOWN_FIELDS))})|\[[0-9]*\])*\Z")
-_RFC_3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})\Z"
+RFC_3339_PATTERN: Final = (
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 )
+_RFC_3339: Final = re.compile(RFC_3339_PATTERN)
 _IDENTITY: Final = ("id", "source", "reportno")  # who sent it and how often does not change what it says
 
 
@@ -113,7 +114,7 @@ def _check_spelling(raw: bytes, event: Event) -> None:
         ("$.data.period_from", spelled.data.period_from if isinstance(event, NilReport) else ""),
         ("$.data.period_to", spelled.data.period_to if isinstance(event, NilReport) else ""),
     ):
-        if text and not _RFC_3339.match(text):
+        if text and not _RFC_3339.fullmatch(text):
             short = str(event.__struct_config__.tag).removeprefix(TYPE_PREFIX)
             raise EventError("malformed", short, pointer, "write a time as RFC 3339, such as 2024-03-14T04:12:09+01:00")
 

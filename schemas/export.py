@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from schemas.codec import RFC_3339_PATTERN
 from schemas.events import Event
 
 SCHEMA_ID: Final = "urn:fieldtally:events:v1"
@@ -22,7 +23,8 @@ def event_schema() -> str:
     """Return a JSON Schema (2020-12) of every event type, indented.
 
     Left to the codec are the rules that a schema cannot state: the side in `source` is `side`, a list of counts names
-    each citizenship once, a period's end is not before its start.
+    each citizenship once, a period's end is not before its start, a day exists, a whole number is written without a
+    point.
     """
     (root,), components = msgspec.json.schema_components([Event], ref_template="#/$defs/{name}")
     for name, component in components.items():
@@ -32,6 +34,9 @@ def event_schema() -> str:
             # Absent is not the same as given with the value that stands for absent.
             for absent in ("subject", "revision"):
                 component["properties"][absent].pop("default", None)
+        for rule in component["properties"].values():
+            if rule.get("format") == "date-time":  # which most validators take for a remark
+                rule["pattern"] = RFC_3339_PATTERN
     section = components["BalanceTotal"]["properties"]["section"]
     section["pattern"] = f"^$|{section['pattern']}"  # given as empty, it is absent
     document: dict[str, Any] = {

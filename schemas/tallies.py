@@ -44,11 +44,16 @@ class Checkpoint(Struct, frozen=True):
 
 
 class DeviceNumbers(Struct):
-    """The report numbers received from one device: the highest, and the ranges below it that are missing."""
+    """The report numbers received from one device: the highest, the ranges below it that are missing, those used twice.
+
+    `reused` is how many came with a number that another report had brought; not counted are reports that came after a
+    higher revision of themselves, since nothing tells whether these had come before.
+    """
 
     highest: int = 0
     missing: list[tuple[int, int]] = field(default_factory=list)
     last_position: Position = START
+    reused: int = 0
 
 
 class Opening(Struct, frozen=True):

@@ -209,7 +209,7 @@ def environment(url: str, prefix: str, sides: str = SI_ONLY) -> dict[str, str]:
 
 _CRADLE = """
 import json, os, sys
-import services.cli.main, services.cli.project, services.projector.app, services.projector.processes
+import services.cli.__main__, services.cli.project, services.projector.app, services.projector.processes
 
 ended = {}
 for line in sys.stdin:
@@ -227,7 +227,7 @@ for line in sys.stdin:
                 os.dup2(os.open(name, os.O_RDWR), wanted)
             os.environ.update(order["environ"])
             sys.argv[1:] = order["args"]
-            services.cli.main.main()
+            services.cli.__main__.main()
     print(json.dumps(answer), flush=True)
 """
 

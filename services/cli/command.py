@@ -141,11 +141,18 @@ def run(commands: click.Group, args: list[str]) -> int:
         _forget_output()
         return _say(f"fieldtally: cannot read the input or write the output: {error.strerror or error}", 2)
     except Exception as error:  # a user never sees a traceback
-        if os.environ.get("FIELDTALLY_LOG_LEVEL", "").lower() == "debug":
+        if _debugging():
             raise
         kind = type(error).__name__
         return _say(f"fieldtally: a fault in Fieldtally itself ({kind}); FIELDTALLY_LOG_LEVEL=debug shows where", 70)
     return code if isinstance(code, int) else 0
+
+
+def _debugging() -> bool:
+    try:
+        return settings().log_level == "debug"
+    except FieldtallyError:
+        return False
 
 
 def _invoke(commands: click.Group, args: list[str]) -> object:

@@ -34,11 +34,10 @@ from services.runtime.embedded import embedded_server
 from services.runtime.errors import FieldtallyError
 from services.runtime.settings import Settings, read_settings
 from services.simulator.fleet import Submission
-from services.simulator.joint_operation import joint_operation
+from services.simulator.joint_operation import BEGINS, ENDS, OPERATION, joint_operation
 from services.tally.digest import state_digest
 from services.tally.rollup import Selection, roll_up
 
-OPERATION: Final = "SI-HR-2024-03"
 REFRESH_S: Final = 0.25
 LINE_S: Final = 2.0
 CATCH_UP_S: Final = 30.0
@@ -130,15 +129,14 @@ async def _report(stores: Sequence[SideStore], submissions: Sequence[Submission]
     loop = asyncio.get_running_loop()
     started = loop.time()
     for submission in submissions:
-        due = started + _share(submissions, submission.arrives) * seconds
+        due = started + _share(submission.arrives) * seconds
         await asyncio.sleep(max(0.0, due - loop.time()))
         await publish(by_side, [submission])
 
 
-def _share(submissions: Sequence[Submission], moment: datetime) -> float:
-    """Return which share of the whole time has passed at a moment."""
-    first, last = submissions[0].arrives, submissions[-1].arrives
-    return (moment - first) / (last - first)
+def _share(moment: datetime) -> float:
+    """Return which share of the operation has passed at a moment; what was sent on its eve is there when it begins."""
+    return max(0.0, (moment - BEGINS) / (ENDS - BEGINS))
 
 
 async def _show(
@@ -152,14 +150,13 @@ async def _show(
     loop = asyncio.get_running_loop()
     started = loop.time()
     console = Console(highlight=False)
-    first, last = submissions[0].arrives, submissions[-1].arrives
     with (
         Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else _no_picture() as picture
     ):
         while True:
             passed = loop.time() - started
             counts, entries = await _counts(chosen, stores)
-            clock = first + (last - first) * min(passed / seconds if seconds else 1.0, 1.0)
+            clock = BEGINS + (ENDS - BEGINS) * min(passed / seconds if seconds else 1.0, 1.0)
             if picture:
                 picture.update(_picture(chosen, counts, clock, entries, len(submissions)), refresh=True)
             else:
@@ -218,7 +215,7 @@ def _projector(url: str) -> Iterator[subprocess.Popen[str]]:
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli.main", "project"], env=environment, text=True
+            [sys.executable, "-m", "services.cli", "project"], env=environment, text=True
         )  # our own program
     finally:
         signal.signal(signal.SIGINT, handler)

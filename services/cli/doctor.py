@@ -93,7 +93,8 @@ async def _side(store: SideStore) -> list[Finding]:
         found = f"{sum(missing.values()):,} numbers of {len(missing):,} devices, most of {worst}"
         findings.append(Finding("look", f"{side} missing reports", found, "ask these units to send what they hold"))
     if checkpoint.counters.number_reused:
-        found = f"{checkpoint.counters.number_reused:,} numbers used twice"
+        worst = max(stored.devices, key=lambda device: stored.devices[device].reused)
+        found = f"{checkpoint.counters.number_reused:,} numbers used twice, most by {worst}"
         findings.append(Finding("look", f"{side} numbers", found, "a device was set back, or two share a name"))
     if checkpoint.counters.original_missing:
         found = f"{checkpoint.counters.original_missing:,} amended reports whose original has not come"

@@ -79,7 +79,7 @@ class RecordWriter:
         """Numbers are right-aligned, under a heading of a width below zero; a column without a width may be absent."""
         texts = []
         for column in self._columns:
-            width, text = self._widths.get(column, 0), str(record.get(column, ""))
+            width, text = self._widths.get(column, 0), printable(str(record.get(column, "")))
             if width or text:
                 texts.append(text.ljust(width) if width >= 0 else text.rjust(-width))
         sys.stdout.write("  ".join(texts).rstrip() + "\n")
@@ -156,4 +156,9 @@ def _cell_text(value: Any) -> Text:
 def _plain_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Return a text fit for a terminal: whatever a direct write may have brought in, it moves no cursor."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "�" for sign in text)

@@ -9,7 +9,7 @@ import click
 from schemas.tallies import Parked
 from schemas.vocabulary import ParkedReason, Position
 from services.cli.command import command, group, run_async, settings
-from services.cli.output import Format, format_option, print_records
+from services.cli.output import Format, format_option, print_records, printable
 from services.cli.server import SideStore, side_stores
 from services.runtime.errors import UsageError
 from services.store.contract import Entry
@@ -52,7 +52,7 @@ def show_parked(position: str, side: str | None) -> None:
     for side_store, parked_entry, entry in found:
         print(f"{side_store.side.side} {position}: {parked_entry.reason}")
         print(f"  {IN_WORDS[parked_entry.reason]}")
-        print(f"  {parked_entry.detail}")
+        print(f"  {printable(parked_entry.detail)}")
         print(f"  digest of its bytes (BLAKE2b-128): {parked_entry.digest}")
         if entry is None:
             print("  the entry itself is no longer in the log")

@@ -49,6 +49,11 @@ OPERATION: Final = "SI-HR-2024-03"
 FIRST_DAY: Final = date(2024, 3, 13)
 LAST_DAY: Final = date(2024, 3, 15)
 
+_LOCAL: Final = timezone(timedelta(hours=1))  # both sides, until the end of March
+BEGINS: Final = datetime(2024, 3, 13, tzinfo=_LOCAL)
+ENDS: Final = datetime(2024, 3, 16, tzinfo=_LOCAL)
+"""The operation's first moment, and the one after its last."""
+
 
 def joint_operation(seed: int = 2024) -> list[Submission]:
     """Return what both sides submitted, in the order of arrival; equal seeds give equal submissions, byte for byte.
@@ -74,16 +79,13 @@ def joint_operation(seed: int = 2024) -> list[Submission]:
     return _submit(random, sorted(reports, key=lambda report: report.written), offline)
 
 
-_LOCAL: Final = timezone(timedelta(hours=1))  # both sides, until the end of March
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE: Final = timedelta(minutes=1)
 _HOUR: Final = timedelta(hours=1)
-_BEGINS: Final = datetime(2024, 3, 13, tzinfo=_LOCAL)
-_ENDS: Final = datetime(2024, 3, 16, tzinfo=_LOCAL)
 _SHIFT: Final = timedelta(hours=12)
 _HAND_OVER: Final = timedelta(minutes=30)  # before the end of a shift, a unit that found nothing says so
-_LAST_BACK: Final = _ENDS - timedelta(minutes=40)  # when the last device is back online
-_LATEST_AMENDED: Final = _ENDS - timedelta(hours=6)  # what is found later is not amended any more
+_LAST_BACK: Final = ENDS - timedelta(minutes=40)  # when the last device is back online
+_LATEST_AMENDED: Final = ENDS - timedelta(hours=6)  # what is found later is not amended any more
 
 _Data: TypeAlias = (
     ApprehensionData
@@ -219,17 +221,17 @@ def _devices(random: Random) -> list[_Device]:
 
 def _desk_reports() -> list[_Report]:
     """Open the operation on its eve and close it in its last minutes; book the balances as it begins."""
-    eve = _BEGINS - timedelta(hours=6)
+    eve = BEGINS - timedelta(hours=6)
     opened = OperationOpenedData("Joint control of the Slovenian-Croatian border", FIRST_DAY, LAST_DAY, SECTIONS[SI])
     closed = OperationClosedData(LAST_DAY)
     reports = [
         _Report(DESKS[SI], eve, eve, opened),
         _Report(DESKS[HR], eve + _MINUTE, eve + _MINUTE, replace(opened, sections=SECTIONS[HR])),
-        _Report(DESKS[SI], _ENDS - 9 * _MINUTE, _ENDS - 9 * _MINUTE, closed),
-        _Report(DESKS[HR], _ENDS - 8 * _MINUTE, _ENDS - 8 * _MINUTE, closed),
+        _Report(DESKS[SI], ENDS - 9 * _MINUTE, ENDS - 9 * _MINUTE, closed),
+        _Report(DESKS[HR], ENDS - 8 * _MINUTE, ENDS - 8 * _MINUTE, closed),
     ]
     for number, balance in enumerate(_BALANCES):
-        booked = _BEGINS + timedelta(seconds=5 * number)
+        booked = BEGINS + timedelta(seconds=5 * number)
         reports.append(_Report(DESKS[SI], booked, booked, balance, subject=""))
     return reports
 
@@ -309,8 +311,8 @@ def _nil_reports(random: Random, devices: Iterable[_Device], findings: Sequence[
     reports: list[_Report] = []
     for device in devices:
         times = [finding.time for finding in findings if finding.source == device.source]
-        begins = _BEGINS
-        while begins < _ENDS:
+        begins = BEGINS
+        while begins < ENDS:
             ends = begins + _SHIFT
             if not any(begins <= time < ends for time in times):
                 written = ends - _HAND_OVER - _minutes(random, 0, 10)
@@ -391,7 +393,7 @@ def _submit(random: Random, reports: Sequence[_Report], offline: _Offline) -> li
             data=report.data,
         )
         arrives = report.written + timedelta(milliseconds=200 + int(random.random() * 4_000))
-        since, back = offline.get(source, (_ENDS, _ENDS))
+        since, back = offline.get(source, (ENDS, ENDS))
         if since <= report.written < back:
             arrives = back + timedelta(milliseconds=500)
         # One after the other, in the order of their numbers.
@@ -399,7 +401,7 @@ def _submit(random: Random, reports: Sequence[_Report], offline: _Offline) -> li
             arrives = max(arrives, emptied[source] + timedelta(milliseconds=40))
         emptied[source] = arrives
         submissions.append(Submission(arrives.astimezone(UTC), _side_of(source), encode(event)))
-    again = [submission for submission in submissions if _BEGINS + _HOUR < submission.arrives < _LAST_BACK]
+    again = [submission for submission in submissions if BEGINS + _HOUR < submission.arrives < _LAST_BACK]
     for submission in _shuffled(random, again)[:_SENT_TWICE]:
         later = submission.arrives + timedelta(seconds=5 + int(random.random() * 90))
         submissions.append(Submission(later, submission.side, submission.event))

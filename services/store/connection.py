@@ -29,7 +29,7 @@ Client: TypeAlias = "redis.asyncio.Redis"
 Announce: TypeAlias = Callable[[str, float], None]
 
 TIMEOUT_S: Final = 5.0
-OLDEST_SERVER: Final = (6, 2)  # exclusive ranges on streams
+OLDEST_SERVER: Final = (7, 0)  # XINFO STREAM counts what was ever appended
 
 
 class BusyServerError(UnreachableError):

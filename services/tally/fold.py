@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Final, TypeAlias, cast
 
 from msgspec import Struct, field
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from schemas import codec
 from schemas.events import Event, OperationClosed, OperationOpened
@@ -148,8 +148,10 @@ class _Batch:
         else:
             self._again(arrival, event, before)
         # A number used before is odd only on a report of its own: not on one that merely came once more.
-        number_seen = take_number(self._numbers(event), event.reportno, arrival.position)
+        numbers = self._numbers(event)
+        number_seen = take_number(numbers, event.reportno, arrival.position)
         if number_seen and (before is None or event.revision > before.event.revision):
+            numbers.reused += 1
             self.tally["number_reused"] += 1
 
     def _first(self, arrival: Arrival, event: Event) -> None:
@@ -195,7 +197,7 @@ class _Batch:
         numbers = self.devices.get(device)
         if numbers is None:
             before = self.state.devices.get(device)
-            numbers = DeviceNumbers(before.highest, before.missing.copy()) if before else DeviceNumbers()
+            numbers = replace(before, missing=before.missing.copy()) if before else DeviceNumbers()
             self.devices[device] = numbers
         return numbers
 

@@ -35,7 +35,7 @@ TYPED = 2_000 if QUICK else 10_000
 SIDES = (Side("SI"), Side("HR"))
 VARIANTS = Path(__file__).with_name("variants.py")
 ROOT = Path(__file__).parents[2]
-PROJECT = [sys.executable, "-m", "services.cli.main", "project"]
+PROJECT = [sys.executable, "-m", "services.cli", "project"]
 
 
 def main() -> None:

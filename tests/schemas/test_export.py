@@ -75,6 +75,8 @@ BROKEN = {
     "balance 10^9 + 1": with_data("opening-balance", totals=[{"measure": "persons", "count": 10**9 + 1}]),
     "unknown coverage": with_data("operation-opened", sections=[{"section": "a", "area": "a", "coverage": "all"}]),
     "unknown reason": with_data("withdrawal", reason="mistake"),
+    "time without an offset": GOLDEN["apprehension"] | {"time": "2024-03-14T03:12:09"},
+    "offset without a colon": with_data("nil-report", period_from="2024-03-14T03:12:09+0100"),
     "null subject": GOLDEN["apprehension"] | {"subject": None},
     "data of another type": GOLDEN["apprehension"] | {"data": GOLDEN["custody"]["data"]},
     "a list": [GOLDEN["apprehension"]],

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 
+from services.cli.__main__ import fieldtally
 from services.cli.command import run
-from services.cli.main import fieldtally
 from services.runtime.settings import read_settings
 from tests import given, projectors
 from tests.servers import plain_client
 
 ROOT = Path(__file__).parents[3]
-PROGRAM = (sys.executable, "-m", "services.cli.main")
+PROGRAM = (sys.executable, "-m", "services.cli")
 
 
 class Outcome(NamedTuple):

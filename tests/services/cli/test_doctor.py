@@ -78,7 +78,7 @@ def test_parked_missing_reused_and_orphaned_reports_are_worth_a_look(
     assert {
         "SI parked": "1 entries",
         "SI missing reports": "9 numbers of 1 devices, most of SI-MP-07/9f3c2a",
-        "SI numbers": "1 numbers used twice",
+        "SI numbers": "1 numbers used twice, most by SI-MP-07/9f3c2a",
         "SI amendments": "1 amended reports whose original has not come",
     } == looked
 

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from services.cli.main import COMMANDS, fieldtally
+from services.cli.__main__ import COMMANDS, fieldtally
 from tests.services.cli.conftest import Cli
 
 

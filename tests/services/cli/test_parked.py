@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from services.cli.parked import IN_WORDS
 from tests import given
@@ -111,3 +112,13 @@ def test_an_entry_that_was_counted_is_not_parked(cli: Cli) -> None:
     outcome = cli("parked", "show", "5-0", at=AT)
     assert (2, "") == (outcome.code, outcome.out)
     assert "no entry is parked at '5-0'" in outcome.err
+
+
+def test_nothing_that_was_written_moves_the_cursor_of_a_terminal(cli: Cli, client: redis.Redis, prefix: str) -> None:
+    """Also where somebody wrote to the derived state itself."""
+    row = '{"reason":"malformed","detail":"\\u001b[31mred\\nline","digest":""}'
+    client.hset(f"{{{prefix}:SI}}:g1:parked", "1-0", row)
+    client.xadd(f"{{{prefix}:SI}}:log", {"event": b"x"}, id="1-0")
+    for printed in (cli("parked", "list").out, cli("parked", "show", "1-0").out, cli("events").out):
+        assert printed.replace("\n", "").isprintable()
+    assert "\ufffd[31mred\ufffdline" in cli("parked", "list").out

@@ -79,7 +79,7 @@ def new_process(tmp_path: Path, prefix: str) -> Iterator[NewProcess]:
         process.end()
 
 
-PROJECT = (sys.executable, "-m", "services.cli.main", "project")
+PROJECT = (sys.executable, "-m", "services.cli", "project")
 FASTSTREAM = (str(Path(sys.executable).with_name("faststream")), "run", "services.projector.app:app")
 
 

@@ -296,7 +296,7 @@ def test_an_incomplete_log_is_not_audited(
 def run_command(server_url: str, prefix: str, *args: str) -> tuple[int, str, str]:
     """Run `fieldtally` and return its exit code and what it printed on stdout and stderr."""
     done = subprocess.run(
-        [sys.executable, "-m", "services.cli.main", *args],
+        [sys.executable, "-m", "services.cli", *args],
         cwd=ROOT,
         env={name: text for name, text in os.environ.items() if not name.startswith("FIELDTALLY_")}
         | environment(server_url, prefix, SI_ONLY),

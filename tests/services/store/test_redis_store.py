@@ -210,7 +210,7 @@ async def test_index_devices_operations_and_parked_are_hashes(
         KEY.bytes: IndexEntry(first, 0, original_missing=False)
     }
     assert {name: json.loads(row) for name, row in rows("devices").items()} == {
-        b"SI-MP-07/9f3c2a": {"highest": 118, "missing": [[103, 104]], "last_position": first}
+        b"SI-MP-07/9f3c2a": {"highest": 118, "missing": [[103, 104]], "last_position": first, "reused": 0}
     }
     assert {name: json.loads(row) for name, row in rows("parked").items()} == {
         first.encode(): {"reason": "conflict", "detail": "in words", "digest": "00ff"}

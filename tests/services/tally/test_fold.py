@@ -296,6 +296,7 @@ def test_a_number_that_was_seen_on_another_report_is_flagged_and_both_count() ->
     folded = Folded(apprehension(id=1, reportno=7), apprehension(id=2, reportno=7))
 
     assert folded.outcomes == {"applied": 2, "number_reused": 1}
+    assert {"SI-MP-07/9f3c2a": 1} == {name: device.reused for name, device in folded.state.devices.items()}
     assert folded.tallies[INCIDENT] == 2
 
 
