@@ -1,4 +1,4 @@
-"""Runs the projector with a process for each side, so that two sides keep two cores busy and fail apart.
+"""Runs the projector with a process for each side, so that two sides keep two cores busy.
 
 Sides share nothing but the server, and the checkpoint makes any number of projectors safe; so the processes need no
 more from each other than to start and to end together.
