@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from hashlib import blake2b
 from typing import Final, NoReturn, get_args
@@ -12,9 +13,18 @@ import msgspec
 from schemas import events
 from schemas.events import TYPE_PREFIX, Event, NilReport
 from schemas.upcast import explain_unknown
-from schemas.vocabulary import ParkedReason
+from schemas.vocabulary import Coverage, Measure, ParkedReason, WithdrawalReason
 
 DIGEST_BYTES: Final = 16
+
+_ALLOWED: Final = {
+    "specversion": "not one of the allowed values: 1.0",
+    "citizenship": "not one of the allowed values: three capital letters of ISO 3166-1, XXA, XXB, XXC, XXX or RKS",
+    **{
+        name: f"not one of the allowed values: {', '.join(get_args(kind))}"
+        for name, kind in (("coverage", Coverage), ("measure", Measure), ("reason", WithdrawalReason))
+    },
+}
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
@@ -87,6 +97,19 @@ def decode(raw: bytes) -> Event:
     return event
 
 
+def refuse_repeated_members(raw: bytes) -> None:
+    """Raise EventError if a JSON object in it has a member twice: one of the two would be lost without a word.
+
+    For what is submitted; `decode` takes the last, since a look at every member costs more than all the rest.
+    """
+
+    def once(members: list[tuple[str, object]]) -> None:
+        if len({name for name, _ in members}) < len(members):
+            raise EventError("malformed", "", "$", "a member of an object stands there twice")
+
+    json.loads(raw, object_pairs_hook=once)
+
+
 def encode(event: Event) -> bytes:
     """Encode canonically: the bytes that the log holds."""
     return _encoder.encode(event)
@@ -140,7 +163,9 @@ def _raise(raw: bytes, error: Exception) -> NoReturn:
             raise EventError("unknown-type", named, pointer, explain_unknown(type_name)) from error
         message = "not one of the known types"
     if message.startswith("Invalid enum value"):
-        message = "not one of the allowed values"
+        message = _ALLOWED.get(pointer.rpartition(".")[2], "not one of the allowed values")
+    if isinstance(error, RecursionError):
+        message = "nested too deeply"
     if message.startswith("Object contains unknown field"):
         unknown = _UNKNOWN_FIELD.match(message)
         field = unknown["name"] if unknown else ""

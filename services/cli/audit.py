@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, cast
@@ -12,8 +13,18 @@ from msgspec.structs import replace
 
 from schemas.claims import Claim, Claims, Relation, decode_claims
 from schemas.vocabulary import UNITS
-from services.cli.command import command, run_async, settings
-from services.cli.output import Figure, Format, format_option, note, print_records, print_table, progress
+from services.cli.command import FileName, command, run_async, settings
+from services.cli.output import (
+    Figure,
+    Format,
+    format_option,
+    many,
+    note,
+    print_records,
+    print_table,
+    printable,
+    progress,
+)
 from services.cli.selectors import read_value
 from services.cli.server import log_extents, server_url, side_stores
 from services.replay.audit import Live, Verdict, compare, read_live
@@ -25,13 +36,16 @@ from services.tally.compare import Finding, unknown_dimension
 from services.tally.rollup import DIMENSIONS, Dimension
 
 CLAIM_COLUMNS: Final = ("verdict", "measure", "published", "rebuilt", "text")
+_CELL_PARTS: Final = ("side", "operation", "section", "day", "measure", "citizenship")
 SIGNS: Final[dict[Relation, str]] = {
     "equals": "", "more_than": "> ", "at_least": ">= ", "less_than": "< ", "at_most": "<= "
 }  # fmt: skip
 
 
 @command("audit", "audit", "audit --claims release.toml", "audit --claims release.toml --format json")
-@click.option("--claims", "claims_file", metavar="FILE.toml", help="Published figures to hold against the log.")
+@click.option(
+    "--claims", "claims_file", type=FileName(), metavar="FILE.toml", help="Published figures to hold against the log."
+)
 @format_option("table", "json")
 def audit(claims_file: str | None, output_format: Format) -> int:
     """Rebuild the tallies from the log, and compare.
@@ -52,7 +66,7 @@ def audit(claims_file: str | None, output_format: Format) -> int:
 def read_claims(chosen: Settings, path: str) -> Claims:
     """Read a claims file; UsageError names it and what is wrong in it."""
     try:
-        claims = decode_claims(Path(path).read_bytes())
+        claims = decode_claims(Path(path).read_bytes().removeprefix(BOM_UTF8))
     except OSError as error:
         raise UsageError(f"--claims {path!r}: {error.strerror or 'cannot be read'}") from error
     except UnicodeDecodeError as error:
@@ -66,6 +80,8 @@ def read_claims(chosen: Settings, path: str) -> Claims:
         if name := unknown_dimension(claim):
             raise UsageError(f"{place}no dimension {name!r}; there are {', '.join(DIMENSIONS)}")
         for name, given in claim.where.items():
+            if not given and given != "":
+                raise UsageError(f"{place}`where` names no value of {name}; leave it out, or give one")
             for value in (given,) if isinstance(given, str) else given:
                 read_value(chosen, place, cast("Dimension", name), value)
         for name, members in claim.breakdown.items():
@@ -93,12 +109,21 @@ async def _lives(chosen: Settings) -> list[Live]:
 
 
 def as_json(verdict: Verdict) -> dict[str, object]:
-    """Return the audit as the one object of DESIGN section 9."""
-    return {
+    """Return the audit as the one object of DESIGN section 9; where live and rebuilt differ, with the cells that do."""
+    found: dict[str, object] = {
         "position": verdict.position,
         "digest": verdict.digest,
         "live_equals_rebuilt": verdict.live_equals_rebuilt,
         "claims": verdict.findings,
+    }
+    if verdict.live_equals_rebuilt:
+        return found
+    return found | {
+        "live_position": verdict.live_position,
+        "differences": [
+            dict(zip(_CELL_PARTS, row.cell, strict=True)) | {"live": row.live, "rebuilt": row.rebuilt}
+            for row in verdict.differences
+        ],
     }
 
 
@@ -112,18 +137,20 @@ def print_verdict(verdict: Verdict, claims: Claims | None) -> None:
         print_records(rows, ("cell", "live", "rebuilt"), "table", "live and rebuilt differ")
     for side, entries in verdict.entries_behind.items():
         if entries:
-            note(f"side {side}: {entries:,} entries are not in the live tallies yet; is the projector running?")
+            behind = many(entries, "entry", "entries")
+            note(f"side {side}: {behind} not in the live tallies yet; is the projector running?")
     print(f"rebuilt: position {', '.join(f'{side} {at}' for side, at in verdict.position.items())}")
     print(f"rebuilt: digest {verdict.digest}")
     if claims:
         paired = list(_by_claim(verdict.findings, claims))
         print()
-        print_table(list(_rows(paired)), CLAIM_COLUMNS, f"{claims.title} ({claims.published.isoformat()})")
+        title = printable(f"{claims.title} ({claims.published.isoformat()})")
+        print_table(list(_rows(paired)), CLAIM_COLUMNS, title)
         print()
         found = [(claim, finding) for claim, finding in paired if finding.verdict != "confirmed"]
         print(f"{len(paired) - len(found)} confirmed, {len(found)} not:" if found else "all confirmed")
         for claim, finding in found:
-            print(f"- {explain(claim, finding)}")
+            print(printable(f"- {explain(claim, finding)}"))
 
 
 def explain(claim: Claim, finding: Finding) -> str:

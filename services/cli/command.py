@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from services.runtime.errors import FieldtallyError
-from services.runtime.settings import Settings, read_settings
+from services.runtime.settings import Settings, read_settings, unknown_settings
 
 Result = TypeVar("Result")
 
@@ -43,6 +43,18 @@ class Group(_WithExamples, click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the names in the order of addition."""
         return list(self.commands)
+
+
+class FileName(click.ParamType[str]):
+    """The name of a file, for an option or an argument; the empty one would be the current folder."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read it, or say that there is none."""
+        if not value:
+            self.fail("'' is no name of a file.", param, ctx)
+        return str(value)
 
 
 class Whole(click.IntRange):
@@ -80,6 +92,11 @@ def group(name: str, *examples: str) -> Callable[[Callable[..., Any]], Group]:
 def settings() -> Settings:
     """Read the settings from the environment: the one place of the command line that does."""
     return read_settings(os.environ)
+
+
+def misspelt_settings() -> list[str]:
+    """Return the variables of the environment that look like settings and are none."""
+    return unknown_settings(os.environ)
 
 
 def run_async(work: Coroutine[Any, Any, Result]) -> Result:

@@ -32,6 +32,7 @@ from services.cli.tallies import live_state
 from services.replay.audit import Verdict, audit, join, terms
 from services.runtime.embedded import embedded_server
 from services.runtime.errors import FieldtallyError
+from services.runtime.keeper import end_with_parent
 from services.runtime.settings import Settings, read_settings
 from services.simulator.fleet import Submission
 from services.simulator.joint_operation import BEGINS, ENDS, OPERATION, joint_operation
@@ -72,6 +73,9 @@ def demo(*, leave: bool, seconds: float, seed: int) -> int:
     by the seed. Exit code 0: live equals rebuilt, and the audit finds exactly the two differences known to be in the
     release; 1: anything else.
     """
+    # A terminal that is closed, or a process manager: to be cleaned up after like Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     chosen = replace(settings(), sides=read_settings({}).sides)  # its two sides, whichever are set
     with _folder() as folder, embedded_server(Path(folder)) as url:
         chosen = replace(chosen, redis_url=url)
@@ -83,6 +87,10 @@ def demo(*, leave: bool, seconds: float, seed: int) -> int:
                 print("Ctrl-C ends.")
                 projector.wait()
     return code
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
@@ -150,6 +158,7 @@ async def _show(
     loop = asyncio.get_running_loop()
     started = loop.time()
     console = Console(highlight=False)
+    line = ""
     with (
         Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else _no_picture() as picture
     ):
@@ -160,7 +169,9 @@ async def _show(
             if picture:
                 picture.update(_picture(chosen, counts, clock, entries, len(submissions)), refresh=True)
             else:
-                print(_line(chosen, counts, clock, entries), flush=True)
+                line, before = _line(chosen, counts, clock, entries), line
+                if line != before:
+                    print(line, flush=True)
             if entries >= len(submissions):
                 return
             if projector.poll() is not None:
@@ -215,8 +226,11 @@ def _projector(url: str) -> Iterator[subprocess.Popen[str]]:
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "project"], env=environment, text=True
-        )  # our own program
+            [sys.executable, "-m", "services.cli", "project"],  # our own program
+            env=environment,
+            text=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509  # there is no thread yet, and it only asks the kernel
+        )
     finally:
         signal.signal(signal.SIGINT, handler)
     try:

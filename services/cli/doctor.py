@@ -10,12 +10,12 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from schemas.tallies import Checkpoint
-from services.cli.command import command, run_async, settings
-from services.cli.output import Format, format_option, print_records
+from services.cli.command import command, misspelt_settings, run_async, settings
+from services.cli.output import Format, format_option, many, print_records
 from services.cli.server import SideStore, side_stores
-from services.runtime.errors import DamagedLogError, FieldtallyError
-from services.runtime.settings import Settings, hide_password
-from services.store.contract import LogExtent
+from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
+from services.runtime.settings import Settings, SideSettings, hide_password
+from services.store.contract import LogExtent, require_zone
 from services.tally.fold import FOLD_VERSION
 from services.tally.numbers import missing_count
 
@@ -51,6 +51,10 @@ async def _examine(chosen: Settings) -> list[Finding]:
         Finding("ok", "python", platform.python_version()),
         Finding("ok", "sides", ", ".join(f"{one.side} ({one.zone.key})" for one in chosen.sides)),
     ]
+    findings += [
+        Finding("look", "settings", f"{name} is set", "there is no such setting: is it misspelt?")
+        for name in misspelt_settings()
+    ]
     try:
         async with side_stores(chosen) as stores:
             findings += _server(server, await stores[0].log.server_info())
@@ -82,22 +86,22 @@ async def _side(store: SideStore) -> list[Finding]:
     checkpoint = stored.checkpoint or Checkpoint(fold_version=FOLD_VERSION)
     findings = [
         _log(side, extent, checkpoint),
-        _tallies(side, extent, checkpoint, present=stored.checkpoint is not None),
+        _tallies(store.side, extent, checkpoint, present=stored.checkpoint is not None),
     ]
     parked = checkpoint.counters.parked
     if parked:
-        findings.append(Finding("look", f"{side} parked", f"{parked:,} entries", "`fieldtally parked list`"))
+        findings.append(Finding("look", f"{side} parked", many(parked, "entry", "entries"), "`fieldtally parked list`"))
     missing = {device: count for device, numbers in stored.devices.items() if (count := missing_count(numbers))}
     if missing:
         worst = max(missing, key=lambda device: missing[device])
-        found = f"{sum(missing.values()):,} numbers of {len(missing):,} devices, most of {worst}"
+        found = f"{many(sum(missing.values()), 'number')} of {many(len(missing), 'device')}, most of {worst}"
         findings.append(Finding("look", f"{side} missing reports", found, "ask these units to send what they hold"))
     if checkpoint.counters.number_reused:
         worst = max(stored.devices, key=lambda device: stored.devices[device].reused)
-        found = f"{checkpoint.counters.number_reused:,} numbers used twice, most by {worst}"
+        found = f"{many(checkpoint.counters.number_reused, 'report')} with a number used before, most by {worst}"
         findings.append(Finding("look", f"{side} numbers", found, "a device was set back, or two share a name"))
     if checkpoint.counters.original_missing:
-        found = f"{checkpoint.counters.original_missing:,} amended reports whose original has not come"
+        found = f"{many(checkpoint.counters.original_missing, 'amended report')} whose original has not come"
         findings.append(
             Finding(
                 "look",
@@ -114,17 +118,23 @@ def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
     if lacking := extent.lacks(checkpoint):
         return Finding("wrong", f"{side} log", lacking, "entries were lost: restore the log from a copy", damage)
     if extent.lost:
-        found = f"{extent.lost:,} of {extent.appended:,} entries are gone"
+        found = f"{extent.lost:,} of {many(extent.appended, 'entry', 'entries')} gone"
         return Finding("wrong", f"{side} log", found, "no replay is possible: restore the log from a copy", damage)
-    return Finding("ok", f"{side} log", f"{extent.length:,} entries to {extent.last}")
+    return Finding("ok", f"{side} log", f"{many(extent.length, 'entry', 'entries')} to {extent.last}")
 
 
-def _tallies(side: str, extent: LogExtent, checkpoint: Checkpoint, *, present: bool) -> Finding:
-    what = f"{side} tallies"
+def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint, *, present: bool) -> Finding:
+    what = f"{side.side} tallies"
+    try:
+        require_zone(side, checkpoint)
+    except UsageError as error:
+        return Finding("wrong", what, f"days counted in {checkpoint.zone}", str(error), error.exit_code)
     if present and checkpoint.fold_version != FOLD_VERSION:
         found = f"made by counting rules version {checkpoint.fold_version}, this program has {FOLD_VERSION}"
         return Finding("wrong", what, found, "rebuild them from the log", 1)
     behind = extent.appended - checkpoint.entries
     if behind > 0:
-        return Finding("look", what, f"{behind:,} entries behind the log", "is `fieldtally project` running?")
+        return Finding(
+            "look", what, f"{many(behind, 'entry', 'entries')} behind the log", "is `fieldtally project` running?"
+        )
     return Finding("ok", what, f"at {checkpoint.position}, nothing behind")

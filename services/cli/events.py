@@ -19,7 +19,7 @@ from services.store.contract import Entry
 from services.tally.fold import BY_FIELD, EVENT_FIELD, arrive
 
 COLUMNS: Final = ("position", "side", "type", "operation", "device", "no")
-WIDTHS: Final = {"position": 15, "side": 4, "type": 19, "operation": 13, "device": 15, "no": -4}
+WIDTHS: Final = {"position": 17, "side": 4, "type": 17, "operation": 13, "device": 15, "no": -4}
 CSV_COLUMNS: Final = ("position", "side", "type", "operation", "source", "reportno", "id", "problem", "event")
 BATCH: Final = 1_000
 WAIT_MS: Final = 200  # every side is waited for, so this is the longest that an entry stays unseen
@@ -65,6 +65,8 @@ async def _print(chosen: Settings, start: Position, limit: int | None, output_fo
                         return
                 writer.flush()
                 if not came and not follow:
+                    if not printed and output_format == "table":
+                        print("events: nothing")
                     return
                 if not came:
                     await asyncio.gather(*(_wait(store, at[store.side.side]) for store in stores))
@@ -90,26 +92,30 @@ async def _next(stores: list[SideStore], at: dict[Any, Position]) -> list[tuple[
 
 def _record(side_store: SideStore, entry: Entry, output_format: Format) -> dict[str, Any]:
     arrival = arrive(entry.position, entry.fields)
-    event = arrival.event
+    event, problem = arrival.event, str(arrival.fault or "")
+    reason = arrival.fault.reason if arrival.fault else ""
+    if event and event.side != side_store.side.side:
+        reason, problem = "wrong-side", f"an event of side {event.side} in the log of {side_store.side.side}"
     # A direct write may have line breaks between its members, never within a text.
     raw = arrival.raw.replace(b"\n", b" ").replace(b"\r", b" ")
     record: dict[str, Any] = {"position": entry.position, "side": side_store.side.side}
-    problem = str(arrival.fault)
     if output_format == "table":
-        if event is None:
-            return record | {"type": f"({arrival.fault.reason if arrival.fault else ''})"}
+        if event is None or problem:
+            return record | {"type": f"({reason})"}
         device = event.source.removeprefix(f"/{event.side}/")
-        return record | {"type": _type(event), "operation": event.subject, "device": device, "no": event.reportno}
+        kind = _type(event).partition(".")[0]
+        return record | {"type": kind, "operation": event.subject, "device": device, "no": event.reportno}
     if output_format == "csv":
         if event is None:  # what it holds may be anything, and csv is printed as it is
             return record | {"problem": problem}
         names = {"type": _type(event), "operation": event.subject, "source": event.source}
-        return record | names | {"reportno": event.reportno, "id": str(event.id), "event": raw.decode()}
+        numbers = {"reportno": event.reportno, "id": str(event.id)}
+        return record | names | numbers | {"problem": problem, "event": raw.decode()}
     if by := entry.fields.get(BY_FIELD):
         record["by"] = by.decode(errors="replace")
     if event is None:
         return record | {"problem": problem, "raw": entry.fields.get(EVENT_FIELD, b"").decode(errors="replace")}
-    return record | {"event": msgspec.Raw(raw)}
+    return record | ({"problem": problem} if problem else {}) | {"event": msgspec.Raw(raw)}
 
 
 def _type(event: Event) -> str:

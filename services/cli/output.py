@@ -45,6 +45,11 @@ def note(text: str) -> None:
     notes.print(text, markup=False)
 
 
+def many(count: int, one: str, more: str = "") -> str:
+    """Return a count with its noun."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
 class RecordWriter:
     """Writes rows one by one as they come; as a table, in columns of given widths, since longer rows may follow."""
 

@@ -61,6 +61,9 @@ def show_parked(position: str, side: str | None) -> None:
             by, event = entry.fields.get(BY_FIELD), entry.fields.get(EVENT_FIELD, b"")
             print(f"  written by: {ascii(by.decode(errors='replace')) if by else 'not recorded'}")
             print(f"  content: {event.decode(errors='replace')!a}")
+            for name, value in entry.fields.items():
+                if name not in (EVENT_FIELD, BY_FIELD):
+                    print(f"  also a field {name.decode(errors='replace')!a}: {value.decode(errors='replace')!a}")
 
 
 parked.add_command(list_parked)

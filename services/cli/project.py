@@ -8,7 +8,7 @@ import click
 from msgspec.structs import replace
 
 from services.cli.command import command, run_async, settings
-from services.cli.output import note, progress
+from services.cli.output import many, note, progress
 from services.cli.server import server_url, side_stores
 from services.projector.processes import project as run_projector
 from services.runtime.settings import Settings
@@ -31,7 +31,7 @@ def project(*, until_caught_up: bool) -> None:
             return
         quiet = replace(chosen, log_level="warning")  # the bar says what the lines would
         run_projector(quiet, url, until_caught_up=True, show=lambda: progress("projecting", behind))
-        note(f"caught up: {behind:,} entries")
+        note(f"caught up: {many(behind, 'entry', 'entries')}")
 
 
 async def _entries_behind(chosen: Settings) -> int:

@@ -25,8 +25,8 @@ _SHAPES: Final[dict[str, tuple[str, str]]] = {
 def selector_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose cells."""
     options = [
-        click.option("--by", "by", default="side,operation,measure", show_default=True, metavar="DIM,…",
-                     help=f"Dimensions: {', '.join(DIMENSIONS)}."),
+        click.option("--by", "by", multiple=True, default=("side,operation,measure",), show_default=True,
+                     metavar="DIM,…", help=f"Dimensions: {', '.join(DIMENSIONS)}."),
         click.option("--where", "where", multiple=True, metavar="DIM=VALUE",
                      help="Only these cells; may be repeated. Several values of one dimension: any of them."),
         click.option("--from", "first_day", metavar="DATE", help="First day, included."),
@@ -38,12 +38,13 @@ def selector_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_selection(
-    settings: Settings, by: str, where: tuple[str, ...], first_day: str | None, last_day: str | None
+    settings: Settings, by: tuple[str, ...], where: tuple[str, ...], first_day: str | None, last_day: str | None
 ) -> Selection:
     """Read the selectors; UsageError names the wrong one and what is allowed."""
-    chosen = tuple(_dimension("--by", name.strip()) for name in by.split(","))
+    named = ",".join(by)
+    chosen = tuple(_dimension("--by", name.strip()) for name in named.split(","))
     if len(set(chosen)) != len(chosen):
-        raise UsageError(f"--by {by!r} names a dimension twice; once is enough")
+        raise UsageError(f"--by {named!r} names a dimension twice; once is enough")
     wanted: dict[Dimension, tuple[str, ...]] = {}
     for condition in where:
         name, equals, value = condition.partition("=")
@@ -56,14 +57,14 @@ def read_selection(
     if selection.first_day and selection.last_day and selection.first_day > selection.last_day:
         raise UsageError(f"--from {first_day} lies after --to {last_day}")
     if selection.mixes_units:
-        raise UsageError(f"--by {by}: {MIXED_UNITS}, such as --where measure=persons")
+        raise UsageError(f"--by {named}: {MIXED_UNITS}, such as --where measure=persons")
     return selection
 
 
 def read_as_of(text: str, option: str = "--as-of") -> Position:
     """Read a position, or a time of receipt as the last position that it includes."""
-    if found := re.fullmatch(r"([0-9]{1,15})-([0-9]{1,20})", text):
-        if int(found[2]) <= _LAST_SEQUENCE:
+    if found := re.fullmatch(r"([0-9]{1,20})-([0-9]{1,20})", text):
+        if max(int(found[1]), int(found[2])) <= _LAST_SEQUENCE:
             return Position(text)
     elif re.fullmatch(r"[0-9]{11,15}", text):
         return Position(f"{text}-{_LAST_SEQUENCE}")

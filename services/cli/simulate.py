@@ -13,8 +13,8 @@ from typing import IO, Final
 import click
 
 from schemas.vocabulary import Side
-from services.cli.command import Number, Whole, command, run_async, settings
-from services.cli.output import note, progress
+from services.cli.command import FileName, Number, Whole, command, run_async, settings
+from services.cli.output import many, note, progress
 from services.cli.server import SideStore, side_stores
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
@@ -48,7 +48,9 @@ SHARE: Final = Number(0, 1)
 @click.option(
     "--duplicates", type=SHARE, metavar="SHARE", default=0.02, show_default=True, help="Share that is sent twice."
 )
-@click.option("--out", metavar="FILE", help="Write NDJSON there instead (`-` is stdout); `import` reads it.")
+@click.option(
+    "--out", type=FileName(), metavar="FILE", help="Write NDJSON there instead (`-` is stdout); `import` reads it."
+)
 def simulate(
     reports: int, units: int, rate: float | None, seed: int, offline: float, duplicates: float, out: str | None
 ) -> None:
@@ -85,7 +87,7 @@ async def _report(chosen: Settings, plan: FleetPlan, rate: float | None) -> None
                 await publish(by_side, chunk)
                 sent += len(chunk)
                 on_progress(len(chunk))
-    note(f"{sent:,} reports recorded")
+    note(f"{many(sent, 'report')} recorded")
 
 
 async def publish(by_side: dict[Side, SideStore], submissions: Iterable[Submission]) -> None:

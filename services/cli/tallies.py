@@ -27,7 +27,7 @@ from services.tally.rollup import Selection, roll_up
 @selector_options
 @format_option()
 def tallies(
-    by: str, where: tuple[str, ...], first_day: str | None, last_day: str | None, output_format: Format
+    by: tuple[str, ...], where: tuple[str, ...], first_day: str | None, last_day: str | None, output_format: Format
 ) -> None:
     """Print the live tallies, as the projector keeps them.
 
@@ -48,7 +48,7 @@ def tallies(
 @click.option("--as-of", "as_of", metavar="POSITION|TIME", help="Stop after this position or time of receipt.")
 @format_option()
 def replay(
-    by: str,
+    by: tuple[str, ...],
     where: tuple[str, ...],
     first_day: str | None,
     last_day: str | None,

@@ -32,8 +32,11 @@ def admit(raw: bytes, sides: Collection[Side]) -> Admitted | Rejected:
         return Rejected("", f"longer than {EVENT_BYTES_MAX:,} bytes")
     try:
         event = codec.decode(raw)
+        canonical = codec.encode(event)
+        if raw != canonical:
+            codec.refuse_repeated_members(raw)
     except codec.EventError as error:
         return Rejected(codec.readable_id(raw), str(error))
     if event.side not in sides:
         return Rejected(str(event.id), f"side {event.side} has no log here; there are {', '.join(sorted(sides))}")
-    return Admitted(event, codec.encode(event))
+    return Admitted(event, canonical)

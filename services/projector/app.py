@@ -27,13 +27,14 @@ from services.runtime.embedded import embedded_server
 from services.runtime.errors import FieldtallyError
 from services.runtime.logging import set_up_logging
 from services.runtime.settings import Settings, read_settings
+from services.runtime.standard import put_in_order
 from services.store.connection import TIMEOUT_S, check_server, connect, patient_retry
 from services.store.contract import Entry
 from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
 
-BATCH_MAX: Final = 1_000
+BATCH_MAX: Final = 4_000
 POLL_MS: Final = 1_000  # below the client's socket timeout, or an idle read would look like a dead server
 CHECK_S: Final = 1.0
 
@@ -192,6 +193,7 @@ def __getattr__(name: str) -> FastStream:
 
 
 def _app_from_environment() -> FastStream:
+    put_in_order()
     stack = ExitStack()
     try:
         settings = read_settings(os.environ)

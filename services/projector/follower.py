@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from schemas.vocabulary import Position, order
 from services.projector.partition import Partition
-from services.runtime.errors import DamagedLogError, FaultError, FieldtallyError
+from services.runtime.errors import DamagedLogError, FaultError, FieldtallyError, UsageError
 from services.store.contract import Entry
 
 FIRST_PAUSE_S: Final = 0.1
@@ -121,7 +121,7 @@ class Follower:
             before = self.partition.checkpoint.position
             try:
                 await self.partition.reload()
-            except DamagedLogError as damage:
+            except (DamagedLogError, UsageError) as damage:  # no waiting mends it
                 self._stop(damage)
                 return
             except FieldtallyError as next_error:

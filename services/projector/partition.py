@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from schemas.tallies import Checkpoint
 from services.runtime.errors import DamagedLogError
 from services.runtime.settings import SideSettings
-from services.store.contract import Entry, Log, StoredAt, TallyStore
+from services.store.contract import Entry, Log, StoredAt, TallyStore, require_zone
 from services.store.versions import versions_in_force
 from services.tally.fold import FOLD_VERSION, Changes, State, arrive, fold
 
@@ -44,11 +44,7 @@ class Partition:
                 f"the tallies of side {side} were made by counting rules version {checkpoint.fold_version}, "
                 f"this program has version {FOLD_VERSION}: rebuild them from the log"
             )
-        if checkpoint.zone and checkpoint.zone != str(self.side.zone):
-            raise DamagedLogError(
-                f"the days of side {side} were counted in {checkpoint.zone}, FIELDTALLY_SIDES says {self.side.zone}: "
-                "put it back, or delete the derived keys of the side and start again"
-            )
+        require_zone(self.side, checkpoint)
         self._generation = stored.generation
         self._state = State(side, self.side.zone, checkpoint, stored.tallies, stored.devices, stored.operations)
 

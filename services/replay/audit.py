@@ -12,7 +12,7 @@ from schemas.tallies import Checkpoint
 from schemas.vocabulary import Position, Side
 from services.replay.replay import Replay
 from services.runtime.settings import SideSettings
-from services.store.contract import Log, TallyStore
+from services.store.contract import Log, TallyStore, require_zone
 from services.tally.cells import Tallies
 from services.tally.compare import Difference, Finding, differences, judge
 from services.tally.digest import state_digest
@@ -64,6 +64,7 @@ async def read_live(side: SideSettings, log: Log, store: TallyStore) -> Live:
     stored = await store.load()
     extent = await log.extent()
     checkpoint = stored.checkpoint or Checkpoint()
+    require_zone(side, checkpoint)
     extent.require(side.side, checkpoint)
     return Live(side, stored.tallies, checkpoint.position, extent.last)
 

@@ -54,6 +54,12 @@ def keep(keeper_lock: int, server_lock: int, command: list[str]) -> NoReturn:
     os._exit(0)
 
 
+def end_with_parent() -> None:
+    """Have this process ended by SIGTERM when its parent ends, however that ends; only Linux can do it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _stop_when_unused(users_lock: int, server: int) -> None:
     # Never given back: nobody may begin to use a server that is going. It falls with this process.
     fcntl.flock(users_lock, fcntl.LOCK_EX)
@@ -63,11 +69,10 @@ def _stop_when_unused(users_lock: int, server: int) -> None:
 
 def _become_server(keeper: int, server_lock: int, command: list[str]) -> NoReturn:
     try:
-        if sys.platform == "linux":
-            # A keeper that is killed takes its server with it. Elsewhere the next user finds the server left behind.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != keeper:
-                os._exit(1)
+        # A keeper that is killed takes its server with it. Elsewhere the next user finds the server left behind.
+        end_with_parent()
+        if os.getppid() != keeper:
+            os._exit(1)
         # Written by the server itself: a process id by somebody else could be missing when that somebody is killed.
         os.pwrite(server_lock, b"%d" % os.getpid(), 0)
         os.execv(command[0], command)  # noqa: S606  # no shell is wanted

@@ -65,6 +65,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     )
 
 
+def unknown_settings(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that look like settings and are none: most likely misspelt."""
+    known = {ENV_PREFIX + name for name in _DEFAULTS}
+    return sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
+
+
 def hide_password(url: str) -> str:
     """Return a URL fit for a message: what could be a password is starred, a query left out.
 
@@ -123,6 +129,8 @@ def _sides(text: str) -> tuple[SideSettings, ...]:
 
     sides: list[SideSettings] = []
     for part in text.split(","):
+        if not part.strip():
+            raise wrong(text, "there is a comma too many")
         fields = part.strip().split(":")
         if len(fields) != 3:
             raise wrong(part, "not three parts")

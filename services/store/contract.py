@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from schemas.tallies import Checkpoint, DeviceNumbers, Operation, Parked
 from schemas.vocabulary import START, Position, Side, order
-from services.runtime.errors import DamagedLogError
+from services.runtime.errors import DamagedLogError, UsageError
+from services.runtime.settings import SideSettings
 from services.store.index_entry import IndexEntry
 from services.tally.cells import Tallies
 from services.tally.fold import Changes, Key
@@ -71,6 +72,15 @@ class Stored(Struct):
     tallies: Tallies
     devices: dict[str, DeviceNumbers]
     operations: dict[str, Operation]
+
+
+def require_zone(side: SideSettings, counted: Checkpoint) -> None:
+    """Raise UsageError if the stored days were counted in another zone than the settings have now."""
+    if counted.zone and counted.zone != str(side.zone):
+        raise UsageError(
+            f"the days of side {side.side} were counted in {counted.zone}, FIELDTALLY_SIDES says {side.zone}: "
+            "put it back, or delete the derived keys of the side and start again"
+        )
 
 
 class StoredAt(Struct, frozen=True):

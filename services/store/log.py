@@ -19,6 +19,7 @@ class PartlyAppendedError(UnreachableError):
 
     def __init__(self, cause: FieldtallyError, positions: list[Position | None]) -> None:
         super().__init__(str(cause))
+        self.cause = cause
         self.positions = positions
 
 

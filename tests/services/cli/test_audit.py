@@ -225,7 +225,7 @@ def test_live_tallies_that_are_behind_agree_as_far_as_they_reach(
     count(server_url, prefix)
     record(client, prefix, {"SI": [given.apprehension(id=2), given.apprehension(id=3)]})
     outcome = cli("audit", "--claims", claims_file("equals = 3"))
-    assert (0, "side SI: 2 entries are not in the live tallies yet; is the projector running?\n") == (
+    assert (0, "side SI: 2 entries not in the live tallies yet; is the projector running?\n") == (
         outcome.code, outcome.err,
     )  # fmt: skip
     assert "live equals rebuilt" in outcome.out
@@ -278,3 +278,45 @@ def test_positions_are_said_per_side(capsys: pytest.CaptureFixture[str]) -> None
         "rebuilt: position SI 5-0, HR 7-1",
         "rebuilt: digest d1gest",
     ] == capsys.readouterr().out.splitlines()
+
+
+def test_where_live_and_rebuilt_differ_the_cells_are_in_the_json_too(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str
+) -> None:
+    record(client, prefix, {"SI": [given.apprehension(id=1, persons={"SYR": 4})]})
+    count(server_url, prefix)
+    [cell] = [cell for cell in client.hkeys(f"{{{prefix}:SI}}:g1:tallies") if b"|persons|" in cell]
+    client.hset(f"{{{prefix}:SI}}:g1:tallies", cell, 5)
+    found = cli("audit", "--format", "json").json
+    assert found["position"] == found["live_position"]
+    parts = ("side", "operation", "section", "day", "measure", "citizenship")
+    assert [dict(zip(parts, cell.decode().split("|"), strict=True)) | {"live": 5, "rebuilt": 4}] == found["differences"]
+
+
+def test_a_zone_that_was_changed_is_a_setting_to_put_back_and_no_difference(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str
+) -> None:
+    record(client, prefix, {"SI": [given.apprehension(id=1)]})
+    count(server_url, prefix)
+    for command in ("audit", "doctor", "project"):
+        outcome = cli(command, SIDES="SI:America/New_York:SVN")
+        assert 2 == outcome.code
+        assert "counted in Europe/Ljubljana, FIELDTALLY_SIDES says America/New_York" in outcome.out + outcome.err
+
+
+def test_a_claims_file_may_begin_with_the_mark_of_an_editor(cli: Cli, claims_file: Callable[..., str]) -> None:
+    file = Path(claims_file("at_least = 1"))
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert 0 == cli("audit", "--claims", str(file), at=AT).code
+
+
+def test_a_condition_without_a_value_is_refused(cli: Cli, claims_file: Callable[..., str]) -> None:
+    assert_refused(cli("audit", "--claims", claims_file("where = { side = [] }\nequals = 1")), 2, "no value of side")
+
+
+def test_a_claims_file_moves_no_cursor(cli: Cli, claims_file: Callable[..., str]) -> None:
+    file = Path(claims_file("equals = 1"))
+    file.write_text(file.read_text().replace("127 persons", "a\\nb\\u001b[31m"))
+    printed = cli("audit", "--claims", str(file), at=AT).out
+    assert printed.replace("\n", "").isprintable()
+    assert "a\ufffdb\ufffd[31m" in printed.splitlines()[-1]

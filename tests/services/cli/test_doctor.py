@@ -52,7 +52,7 @@ def test_entries_behind_are_worth_a_look(cli: Cli, two_reports: redis.Redis, pre
     record(two_reports, prefix, {"SI": [given.apprehension(id=3)]})
     outcome = cli("doctor", "--format", "json")
     row = findings(outcome)["SI tallies"]
-    assert (0, "look", "1 entries behind the log") == (outcome.code, row["state"], row["found"])
+    assert (0, "look", "1 entry behind the log") == (outcome.code, row["state"], row["found"])
     assert "fieldtally project" in row["next_step"]
 
 
@@ -76,10 +76,10 @@ def test_parked_missing_reused_and_orphaned_reports_are_worth_a_look(
     assert 0 == outcome.code
     looked = {what: row["found"] for what, row in findings(outcome).items() if row["state"] == "look"}
     assert {
-        "SI parked": "1 entries",
-        "SI missing reports": "9 numbers of 1 devices, most of SI-MP-07/9f3c2a",
-        "SI numbers": "1 numbers used twice, most by SI-MP-07/9f3c2a",
-        "SI amendments": "1 amended reports whose original has not come",
+        "SI parked": "1 entry",
+        "SI missing reports": "9 numbers of 1 device, most of SI-MP-07/9f3c2a",
+        "SI numbers": "1 report with a number used before, most by SI-MP-07/9f3c2a",
+        "SI amendments": "1 amended report whose original has not come",
     } == looked
 
 
@@ -94,7 +94,7 @@ def test_a_trimmed_log_is_exit_code_4(cli: Cli, two_reports: redis.Redis, prefix
     two_reports.xtrim(f"{{{prefix}:SI}}:log", maxlen=1, approximate=False)
     outcome = cli("doctor", "--format", "json")
     row = findings(outcome)["SI log"]
-    assert (4, "wrong", "1 of 2 entries are gone") == (outcome.code, row["state"], row["found"])
+    assert (4, "wrong", "1 of 2 entries gone") == (outcome.code, row["state"], row["found"])
     assert "restore the log" in row["next_step"]
     assert "ok" == findings(outcome)["HR log"]["state"]
 
@@ -135,3 +135,9 @@ def test_a_password_is_never_printed(cli: Cli) -> None:
     assert 3 == outcome.code
     assert "redis://desk:***@127.0.0.1:1" in outcome.out
     assert "sesame" not in outcome.out + outcome.err
+
+
+def test_a_misspelt_setting_is_worth_a_look(cli: Cli) -> None:
+    outcome = cli("doctor", "--format", "json", REDISURL="redis://elsewhere")
+    [row] = [row for row in outcome.json if row["what"] == "settings"]
+    assert ("look", "FIELDTALLY_REDISURL is set") == (row["state"], row["found"])

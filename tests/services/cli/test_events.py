@@ -81,9 +81,9 @@ def test_csv_has_the_whole_events_too(cli: Cli) -> None:
 
 def test_the_table_is_aligned_and_fits_80_columns(cli: Cli) -> None:
     lines = cli("events", at=AT).out.splitlines()
-    assert "position         side  type                 operation      device             no" == lines[0]
-    assert "1710417600000-0  SI    apprehension.v1      SI-HR-2024-03  SI-MP-07/9f3c2a  1118" == lines[1]
-    assert "1710417600001-0  HR    (malformed)" == lines[4]
+    assert "position           side  type               operation      device             no" == lines[0]
+    assert "1710417600000-0    SI    apprehension       SI-HR-2024-03  SI-MP-07/9f3c2a  1118" == lines[1]
+    assert "1710417600001-0    HR    (malformed)" == lines[4]
     assert all(len(line) <= 80 for line in lines)
 
 
@@ -126,7 +126,7 @@ def test_sides_are_merged_beyond_the_first_batch(
 
 
 def test_an_empty_log_prints_nothing_that_is_not_there(cli: Cli) -> None:
-    assert (0, "", "") == cli("events")
+    assert (0, "events: nothing\n", "") == cli("events")
     assert [] == cli("events", "--format", "json").json
 
 
@@ -148,3 +148,12 @@ def test_follow_prints_what_comes_in_while_it_runs(
         client.xadd(f"{{{prefix}:SI}}:log", {b"event": PRETTY}, id="7-0")
         assert b"7-0" in next(lines)
         assert 0 == following.wait(20)
+
+
+def test_an_event_in_the_log_of_another_side_is_marked(cli: Cli, client: redis.Redis, prefix: str) -> None:
+    client.xadd(f"{{{prefix}:HR}}:log", {b"event": FIRST}, id="5-0")
+    assert "5-0                HR    (wrong-side)" == cli("events").out.splitlines()[1]
+    [row] = cli("events", "--format", "json").json
+    assert ("an event of side SI in the log of HR", json.loads(FIRST)) == (row["problem"], row["event"])
+    [row] = cli("events", "--format", "csv").csv
+    assert ("an event of side SI in the log of HR", FIRST.decode()) == (row["problem"], row["event"])

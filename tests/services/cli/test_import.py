@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,9 @@ import pytest
 import redis
 
 from tests import given, projectors
-from tests.services.cli.conftest import Cli, Outcome, assert_refused, count
+from tests.servers import OwnServer
+from tests.services.cli.conftest import Cli, Outcome, assert_refused, count, environ, started
+from tests.waiting import wait_for
 
 FIRST = given.apprehension(id=1, persons={"SYR": 4})
 SECOND = given.apprehension(side="HR", id=2, section="joint-sections", persons={"AFG": 3})
@@ -37,9 +42,9 @@ def test_each_line_goes_to_the_log_of_its_side(
     assert [FIRST, THIRD] == [event for _, event in si]
     assert [SECOND] == [event for _, event in hr]
     assert [
-        {"line": 1, "id": given.uid(1), "status": "recorded", "position": si[0][0]},
-        {"line": 2, "id": given.uid(2), "status": "recorded", "position": hr[0][0]},
-        {"line": 3, "id": given.uid(3), "status": "recorded", "position": si[1][0]},
+        {"line": 1, "status": "recorded", "position": si[0][0], "id": given.uid(1), "problem": ""},
+        {"line": 2, "status": "recorded", "position": hr[0][0], "id": given.uid(2), "problem": ""},
+        {"line": 3, "status": "recorded", "position": si[1][0], "id": given.uid(3), "problem": ""},
     ] == outcome.json
     assert (0, "3 lines: 3 recorded, 0 rejected\n") == (outcome.code, outcome.err)
 
@@ -169,10 +174,50 @@ def test_a_file_that_cannot_be_read_is_named(cli: Cli, tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.ndjson")
     assert_refused(cli("import", missing), 2, repr(missing), "No such file or directory")
     assert_refused(cli("import", str(tmp_path)), 2, repr(str(tmp_path)), "Is a directory")
-    assert_refused(cli("import", ""), 2, "''", "Is a directory")
+    assert_refused(cli("import", ""), 2, "'' is no name of a file")
 
 
 def test_standard_input_is_a_dash(process: Callable[..., Outcome], client: redis.Redis, prefix: str) -> None:
     outcome = process("import", "-", "--format", "csv", stdin=FIRST + b"\n" + THIRD + b"\n")
     assert 0 == outcome.code, outcome.err
     assert [position for position, _ in in_log(client, prefix, "SI")] == [row["position"] for row in outcome.csv]
+
+
+def test_a_server_that_fails_is_no_fault_of_the_lines(
+    cli: Cli, fresh_server: OwnServer, written: Callable[[bytes], str]
+) -> None:
+    with fresh_server.client() as client:
+        client.config_set("maxmemory", 1)
+    outcome = cli("import", written(FIRST + b"\nbad\n" + SECOND), "--format", "json", url=fresh_server.url)
+    assert 3 == outcome.code
+    assert ["unconfirmed", "rejected", "unconfirmed"] == [row["status"] for row in outcome.json]
+    assert "out of memory" in outcome.json[0]["problem"]
+    assert "import the file again" in outcome.json[0]["problem"]
+    summary, words = outcome.err.splitlines()
+    assert "3 lines: 0 recorded, 1 rejected, 2 unconfirmed; the rest was not read" == summary
+    assert "out of memory" in words
+
+
+def test_a_log_of_another_kind_is_exit_code_4(
+    cli: Cli, client: redis.Redis, prefix: str, written: Callable[[bytes], str]
+) -> None:
+    client.set(f"{{{prefix}:SI}}:log", "x")
+    outcome = cli("import", written(FIRST), "--format", "json")
+    assert (4, ["unconfirmed"]) == (outcome.code, [row["status"] for row in outcome.json])
+
+
+def test_ctrl_c_leaves_no_line_without_a_result(
+    client: redis.Redis, server_url: str, prefix: str, written: Callable[[bytes], str], tmp_path: Path
+) -> None:
+    file = written(b"\n".join(given.apprehension(id=number) for number in range(1, 40_001)))
+    env = environ(server_url, prefix)
+    with (tmp_path / "results").open("wb") as results, started(
+        ["import", file, "--format", "ndjson"], env, stdout=results, stderr=subprocess.PIPE
+    ) as running:  # fmt: skip
+        wait_for(lambda: client.xlen(f"{{{prefix}:SI}}:log") > 1_000, what="some lines")
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=30)
+    assert 130 == running.returncode, said
+    rows = [json.loads(line) for line in (tmp_path / "results").read_bytes().splitlines()]
+    assert [position for position, _ in in_log(client, prefix, "SI")] == [row["position"] for row in rows]
+    assert said.decode().strip().endswith("rejected; the rest was not read")

@@ -122,3 +122,11 @@ def test_nothing_that_was_written_moves_the_cursor_of_a_terminal(cli: Cli, clien
     for printed in (cli("parked", "list").out, cli("parked", "show", "1-0").out, cli("events").out):
         assert printed.replace("\n", "").isprintable()
     assert "\ufffd[31mred\ufffdline" in cli("parked", "list").out
+
+
+def test_fields_that_do_not_belong_there_are_shown(cli: Cli, client: redis.Redis, server_url: str, prefix: str) -> None:
+    client.xadd(f"{{{prefix}:SI}}:log", {b"event": FIRST, b"extra\n": b"1\x1b"}, id="1-0")
+    client.xadd(f"{{{prefix}:SI}}:log", {b"foo": b"bar"}, id="2-0")
+    count(server_url, prefix)
+    assert r"  also a field 'extra\n': '1\x1b'" in cli("parked", "show", "1-0").out.splitlines()
+    assert "  also a field 'foo': 'bar'" in cli("parked", "show", "2-0").out.splitlines()

@@ -262,3 +262,68 @@ def test_ctrl_c_ends_the_demo_with_130_and_leaves_nothing_behind(prefix: str) ->
         assert 130 == running.returncode
         assert b"Traceback" not in said
         wait_for(lambda: not list(Path(folder).glob("fieldtally-demo-*")), what="the demo's folder to be gone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_whatever_ends_the_demo_ends_its_projector(prefix: str, number: signal.Signals) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="ft-", ignore_cleanup_errors=True) as folder,
+        started(["demo"], environ("", prefix) | {"TMPDIR": folder}, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE) as running,
+    ):  # fmt: skip
+        assert running.stdout
+        assert running.stdout.readline()
+        wait_for(lambda: children_of(running.pid), what="the projector")
+        children = children_of(running.pid)
+        running.send_signal(number)
+        _, said = running.communicate(timeout=30)  # to the end: the projector has the same stderr
+        assert (-9 if number == signal.SIGKILL else 130) == running.returncode
+        assert b"Traceback" not in said
+        wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children), what="the projector's end")
+        if number != signal.SIGKILL:
+            wait_for(lambda: not list(Path(folder).glob("fieldtally-demo-*")), what="the demo's folder to be gone")
+
+
+def children_of(parent: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+# What a program may be started with
+
+
+@pytest.mark.parametrize("redirection", ["<&-", "2>&-", "<&- 2>&-", "<&- >&- 2>&-", "2>/dev/full", "</dev/null 2>&-"])
+@pytest.mark.parametrize("command", ["project --until-caught-up", "audit", "import -"])
+def test_descriptors_that_are_closed_or_full_are_no_fault(
+    tmp_path: Path, prefix: str, command: str, redirection: str
+) -> None:
+    """On an embedded server that each starts: what is closed must not become a lock, a log or a socket."""
+    line = f"{' '.join(PROGRAM)} {command} {redirection}"
+    env = environ("", prefix, DATA_DIR=str(tmp_path / "data"))
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60
+    )
+    assert 0 == done.returncode, done
+    assert b"did not come up" not in done.stdout + done.stderr
+
+
+def test_a_full_disk_under_its_log_lines_does_not_stop_the_projector(
+    server_url: str, prefix: str, client: redis.Redis
+) -> None:
+    record(client, prefix, {"SI": [given.apprehension(id=number) for number in range(1, 4)]})
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, "project", "--until-caught-up"], cwd=ROOT, env=environ(server_url, prefix), stderr=full,
+            check=False, timeout=60,
+        )  # fmt: skip
+    assert 0 == done.returncode
+    assert b"3" == client.hget(f"{{{prefix}:SI}}:g1:checkpoint", "entries")
+
+
+def test_a_terminal_without_the_letters_gets_others(server_url: str, reports: str) -> None:
+    release = ROOT / "services/simulator/press_release.toml"
+    env = environ(server_url, reports) | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [*PROGRAM, "audit", "--claims", str(release)], cwd=ROOT, env=env, capture_output=True, check=False, timeout=60
+    )
+    assert (1, b"") == (done.returncode, done.stderr)
+    assert rb"172 migrants \u2026 on the border" in done.stdout

@@ -10,7 +10,7 @@ import pytest
 
 from tests import given
 from tests.given import OPERATION
-from tests.services.cli.conftest import Cli, Outcome, told
+from tests.services.cli.conftest import Cli, Outcome, assert_refused, told
 
 AT = "cli-tallies"
 ONCE_MORE = {"id": 9, "reportno": 9}
@@ -221,3 +221,9 @@ def test_domestic_is_what_the_side_calls_its_own(cli: Cli) -> None:
     sides = "SI:Europe/Ljubljana:SYR,HR:Europe/Zagreb:HRV"
     rows = cli("tallies", "--by", "origin", *PERSONS, "--where", "side=SI", "--format", "json", at=AT, SIDES=sides).json
     assert [{"origin": "domestic", "count": 1_211}, {"origin": "foreign", "count": 3}] == rows
+
+
+def test_dimensions_may_be_given_one_by_one(cli: Cli) -> None:
+    together = cli("tallies", "--by", "measure,side", at=AT)
+    assert (together.out, together.err) == cli("tallies", "--by", "measure", "--by", "side", at=AT)[1:]
+    assert_refused(cli("tallies", "--by", "side", "--by", "side"), 2, "names a dimension twice")

@@ -94,3 +94,21 @@ def test_a_problem_repeats_no_value_of_the_event() -> None:
         decision = admit(given.as_json(json.loads(EVENT) | changed), SIDES)
         assert isinstance(decision, Rejected)
         assert name not in decision.problem
+
+
+@pytest.mark.parametrize(
+    ("twice", "once"),
+    [
+        (b'"persons":[{"citizenship":"MAR","count":9}],"persons":', b'"persons":'),
+        (b'"count":9,"count":', b'"count":'),
+        (b'"side":"HR","side":', b'"side":'),
+    ],
+)
+def test_what_stands_twice_in_one_object_is_rejected_since_one_of_the_two_would_be_lost(
+    twice: bytes, once: bytes
+) -> None:
+    raw = given.apprehension(persons={"SYR": 4}).replace(once, twice, 1)
+    decision = admit(raw, SIDES)
+    assert isinstance(decision, Rejected)
+    assert decision.id == given.uid(1)
+    assert "a member of an object stands there twice" in decision.problem
