@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from importlinter.cli import lint_imports
@@ -51,12 +51,12 @@ def key_literals(source: Source) -> list[str]:
     """Key names stand in one pure module (DESIGN section 4)."""
     if source.path == KEYS:
         return []
-    docstrings = {id(text) for text in _docstrings(source)}
+    docstrings = set(_docstrings(source))
     return [
         f"{source.path}:{getattr(node, 'lineno', 0)}: {node.value!r} is a key name: take it from `services.store.keys`"
         for node in source.nodes()
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
-        if id(node.value) not in docstrings and _is_key(_decoded(node.value))
+        if (node.lineno, node.col_offset) not in docstrings and _is_key(_decoded(node.value))
     ]
 
 
@@ -188,11 +188,11 @@ def _is_key(text: str) -> bool:
     return _KEY.search(text) is not None and not _MODULE_AND_NAME.fullmatch(text)
 
 
-def _docstrings(source: Source) -> Iterator[Any]:
-    """Yield the values of texts that are statements of their own."""
+def _docstrings(source: Source) -> Iterator[tuple[int, int]]:
+    """Yield where texts stand that are statements of their own."""
     for node in source.nodes():
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            yield node.value.value
+            yield node.value.lineno, node.value.col_offset
 
 
 def _imported_names(source: Source) -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -42,6 +44,8 @@ from services.tally.rollup import Selection, roll_up
 REFRESH_S: Final = 0.25
 LINE_S: Final = 2.0
 CATCH_UP_S: Final = 30.0
+REMOVALS_MAX: Final = 50
+REMOVAL_PAUSE_S: Final = 0.1
 
 EXPECTED: Final = {("smugglers", "", "inconsistent"), ("smugglers", "ROU", "different")}
 """What the audit must find in the press release, and nothing else: its breakdown of the four smugglers names five."""
@@ -77,7 +81,7 @@ def demo(*, leave: bool, seconds: float, seed: int) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     chosen = replace(settings(), sides=read_settings({}).sides)  # its two sides, whichever are set
-    with _folder() as folder, embedded_server(Path(folder)) as url:
+    with _folder() as folder, embedded_server(folder) as url:
         chosen = replace(chosen, redis_url=url)
         with _projector(url) as projector:
             code = run_async(_demo(chosen, joint_operation(seed), seconds, projector))
@@ -93,9 +97,18 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    # The server may still be ending, and take away a file of its own meanwhile.
-    return tempfile.TemporaryDirectory(prefix="fieldtally-demo-", ignore_cleanup_errors=True)
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="fieldtally-demo-"))
+    try:
+        yield folder
+    finally:
+        # The server may still be ending, and files of its own come and go meanwhile.
+        for _ in range(REMOVALS_MAX):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(REMOVAL_PAUSE_S)
 
 
 async def _demo(

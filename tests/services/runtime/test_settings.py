@@ -121,7 +121,7 @@ def test_sides_are_read_in_their_order() -> None:
         ("SI", "SI", "not three parts"),
         ("SI:Europe/Ljubljana", "SI:Europe/Ljubljana", "not three parts"),
         ("SI:Europe/Ljubljana:SVN:x", "SI:Europe/Ljubljana:SVN:x", "not three parts"),
-        ("SI:Europe/Ljubljana:SVN,", "", "not three parts"),
+        ("SI:Europe/Ljubljana:SVN,", "SI:Europe/Ljubljana:SVN,", "a comma too many"),
         ("si:Europe/Ljubljana:SVN", "si:Europe/Ljubljana:SVN", "'si' is not a country's two capital letters"),
         ("SVN:Europe/Ljubljana:SVN", "SVN:Europe/Ljubljana:SVN", "'SVN' is not a country's"),
         ("SI:Mars/Olympus:SVN", "SI:Mars/Olympus:SVN", "'Mars/Olympus' is no IANA time zone"),
