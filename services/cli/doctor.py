@@ -15,7 +15,8 @@ from services.cli.output import Format, format_option, many, print_records
 from services.cli.server import SideStore, side_stores
 from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
 from services.runtime.settings import Settings, SideSettings, hide_password
-from services.store.contract import LogExtent, require_zone
+from services.store.contract import LogExtent
+from services.store.loading import require_zone
 from services.tally.fold import FOLD_VERSION
 from services.tally.numbers import missing_count
 

@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
-from schemas.tallies import Checkpoint
 from schemas.vocabulary import Side
 from services.cli.output import note
 from services.replay.audit import Audited
 from services.runtime.embedded import embedded_server
-from services.runtime.errors import DamagedLogError
+from services.runtime.errors import UnsoundTalliesError
 from services.runtime.settings import Settings, SideSettings
 from services.store.connection import check_server, connect
 from services.store.contract import LogExtent
 from services.store.keys import PartitionKeys
+from services.store.loading import load_fitting
 from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
 
@@ -66,9 +66,6 @@ async def log_extents(settings: Settings) -> dict[Side, LogExtent]:
 
 async def _extent(store: SideStore) -> LogExtent:
     try:
-        counted = (await store.store.load()).checkpoint
-    except DamagedLogError:  # of the tallies, not of the log, which may be replayed all the same
-        counted = None
-    extent = await store.log.extent()
-    extent.require(store.side.side, counted or Checkpoint())
-    return extent
+        return (await load_fitting(*store)).extent
+    except UnsoundTalliesError:  # the log may be whole all the same, and a replay needs nothing else
+        return await store.log.extent()

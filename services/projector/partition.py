@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from schemas.tallies import Checkpoint
 from services.runtime.errors import DamagedLogError
 from services.runtime.settings import SideSettings
-from services.store.contract import Entry, Log, StoredAt, TallyStore, require_zone
+from services.store.contract import Entry, Log, StoredAt, TallyStore
+from services.store.loading import load_fitting, require_zone
 from services.store.versions import versions_in_force
 from services.tally.fold import FOLD_VERSION, Changes, State, arrive, fold
 
@@ -33,12 +34,11 @@ class Partition:
         return self._state.checkpoint
 
     async def reload(self) -> None:
-        """Forget the state held and take the stored one; DamagedLogError if the log no longer reaches it."""
-        stored = await self.store.load()
-        checkpoint = stored.checkpoint or Checkpoint(fold_version=FOLD_VERSION)
-        extent = await self.log.extent()
+        """Forget the state held and take the stored one; DamagedLogError or UsageError if it cannot be used."""
+        stored, checkpoint, _ = await load_fitting(self.side, self.log, self.store)
         side = self.side.side
-        extent.require(side, checkpoint)
+        if stored.checkpoint is None:
+            checkpoint = Checkpoint(fold_version=FOLD_VERSION)
         if checkpoint.fold_version != FOLD_VERSION:
             raise DamagedLogError(
                 f"the tallies of side {side} were made by counting rules version {checkpoint.fold_version}, "

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from schemas.claims import Claim
-from schemas.tallies import Checkpoint
 from schemas.vocabulary import Position, Side
 from services.replay.replay import Replay
 from services.runtime.settings import SideSettings
-from services.store.contract import Log, TallyStore, require_zone
+from services.store.contract import Log, TallyStore
+from services.store.loading import load_fitting, require_zone
 from services.tally.cells import Tallies
 from services.tally.compare import Difference, Finding, differences, judge
 from services.tally.digest import state_digest
@@ -61,11 +61,8 @@ class Live(NamedTuple):
 
 async def read_live(side: SideSettings, log: Log, store: TallyStore) -> Live:
     """Read one side's live tallies, then the log's end; DamagedLogError if the log no longer reaches the tallies."""
-    stored = await store.load()
-    extent = await log.extent()
-    checkpoint = stored.checkpoint or Checkpoint()
+    stored, checkpoint, extent = await load_fitting(side, log, store)
     require_zone(side, checkpoint)
-    extent.require(side.side, checkpoint)
     return Live(side, stored.tallies, checkpoint.position, extent.last)
 
 

@@ -32,6 +32,10 @@ class DamagedLogError(FieldtallyError):
     exit_code = 4
 
 
+class UnsoundTalliesError(DamagedLogError):
+    """Derived state is damaged; the log may be whole. A person deletes the derived keys, and it is made anew."""
+
+
 class FaultError(FieldtallyError):
     """Fieldtally itself is wrong. Nothing was recorded; its makers must look."""
 

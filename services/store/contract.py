@@ -8,9 +8,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from schemas.tallies import Checkpoint, DeviceNumbers, Operation, Parked
-from schemas.vocabulary import START, Position, Side, order
-from services.runtime.errors import DamagedLogError, UsageError
-from services.runtime.settings import SideSettings
+from schemas.vocabulary import START, Position, order
 from services.store.index_entry import IndexEntry
 from services.tally.cells import Tallies
 from services.tally.fold import Changes, Key
@@ -56,13 +54,6 @@ class LogExtent(Struct, frozen=True):
             return f"some of the {self.appended:,} ever appended were gone before they were counted"
         return ""
 
-    def require(self, side: Side, counted: Checkpoint) -> None:
-        """Raise DamagedLogError if it lacks anything; the caller stops, since no waiting mends it."""
-        if lacking := self.lacks(counted):
-            raise DamagedLogError(
-                f"the log of side {side} has lost entries: {lacking}; restore the log, then start again"
-            )
-
 
 class Stored(Struct):
     """One generation of derived state as stored, read at one instant. Devices are named `unit/device`."""
@@ -72,15 +63,6 @@ class Stored(Struct):
     tallies: Tallies
     devices: dict[str, DeviceNumbers]
     operations: dict[str, Operation]
-
-
-def require_zone(side: SideSettings, counted: Checkpoint) -> None:
-    """Raise UsageError if the stored days were counted in another zone than the settings have now."""
-    if counted.zone and counted.zone != str(side.zone):
-        raise UsageError(
-            f"the days of side {side.side} were counted in {counted.zone}, FIELDTALLY_SIDES says {side.zone}: "
-            "put it back, or delete the derived keys of the side and start again"
-        )
 
 
 class StoredAt(Struct, frozen=True):

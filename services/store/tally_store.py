@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from schemas.tallies import Checkpoint, Counters, DeviceNumbers, Operation, Parked
 from schemas.vocabulary import START, Position, order
-from services.runtime.errors import DamagedLogError
+from services.runtime.errors import UnsoundTalliesError
 from services.store.connection import Client, in_words, translated
 from services.store.contract import Stored, StoredAt
 from services.store.index_entry import IndexEntry, pack, unpack
@@ -152,8 +152,8 @@ class RedisTallyStore:
             await connection.disconnect(nowait=True)
             await self._client.connection_pool.release(connection)
 
-    def _half_written(self, generation: str, failed: str) -> DamagedLogError:
-        return DamagedLogError(
+    def _half_written(self, generation: str, failed: str) -> UnsoundTalliesError:
+        return UnsoundTalliesError(
             f"the tallies of side {self._keys.side} are no longer sound: {failed} in the middle of a transaction; "
             f"{self._rebuild(generation)}"
         )
@@ -171,7 +171,7 @@ class RedisTallyStore:
         try:
             yield
         except (ValueError, msgspec.MsgspecError) as error:
-            raise DamagedLogError(
+            raise UnsoundTalliesError(
                 f"the tallies of side {self._keys.side} hold what Fieldtally never wrote; {self._rebuild(generation)}"
             ) from error
 
