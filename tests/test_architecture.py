@@ -15,6 +15,7 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).parents[1]
 KEYS = "services/store/keys.py"
 CLOCK = "services/runtime/clock.py"
+ENTROPY = "services/runtime/entropy.py"
 
 
 class Source(NamedTuple):
@@ -43,7 +44,7 @@ def broken(rule: Rule) -> str:
 
 # --- the rules ---
 
-_KEY = re.compile(r":(log|live|changes|checkpoint|tallies|index|devices|operations|parked)\b")
+_KEY = re.compile(r":(log|live|changes|checkpoint|tallies|index|devices|operations|parked|principals)\b")
 _MODULE_AND_NAME = re.compile(r"[a-z_]+:[a-z_]+")  # as in `tallies:replay`, which is no key
 
 
@@ -84,15 +85,15 @@ INSTEAD = {
 
 
 def clock_or_randomness(source: Source) -> list[str]:
-    """Time, identifiers and randomness are arguments; there is one clock."""
-    if source.path == CLOCK:
+    """Time, identifiers and randomness are arguments; there is one clock, and one source of randomness."""
+    if source.path in (CLOCK, ENTROPY):
         return []
     names = _imported_names(source)
     places = []
     for node in source.nodes():
         name = _full_name(node, names)
         instead = INSTEAD.get(name) or INSTEAD.get(name.partition(".")[0])
-        if name.startswith("services.runtime.clock.") and not _may_have_the_clock(source.path):
+        if name.startswith(ROOTS_ONLY) and not _may_have_the_clock(source.path):
             instead = "what is passed on from the composition root"
         seeded = name == "random.Random" and source.path.startswith("services/simulator/")
         if instead and "." in name and not seeded:
@@ -100,8 +101,13 @@ def clock_or_randomness(source: Source) -> list[str]:
     return sorted(set(places))
 
 
+ROOTS_ONLY = ("services.runtime.clock.", "services.runtime.entropy.")
+
+
 def _may_have_the_clock(path: str) -> bool:
-    """Composition roots, and what runs a server: limits on waiting are not dates."""
+    """Composition roots, and what runs a server: limits on waiting are not dates. A patrol app's root is `FieldUnit`."""
+    if path == "services/field/__init__.py":
+        return True
     return path.startswith(("services/runtime/", "services/cli/")) or path.endswith(("/app.py", "/__main__.py"))
 
 
@@ -246,6 +252,12 @@ PLANTED: list[tuple[Rule, str, str]] = [
     (clock_or_randomness, "services/store/log.py", "from time import monotonic\nclock = monotonic"),
     (clock_or_randomness, "services/store/log.py", "from services.runtime.clock import monotonic\nat = monotonic()"),
     (clock_or_randomness, "services/replay/replay.py", "import time\nat = time.gmtime()"),
+    (
+        clock_or_randomness,
+        "services/gateway/door.py",
+        "from services.runtime.entropy import new_token\nx = new_token()",
+    ),
+    (clock_or_randomness, "services/field/outbox.py", "from services.runtime.clock import now\nat = now()"),
     (clock_or_randomness, "services/gateway/app.py", "import uuid\nident = uuid.uuid4()"),
     (clock_or_randomness, "services/gateway/app.py", "from uuid import uuid1\nident = uuid1()"),
     (clock_or_randomness, "services/gateway/app.py", "import os\nseed = os.urandom(8)"),
@@ -269,6 +281,8 @@ ALLOWED: list[tuple[Rule, str, str]] = [
     (key_literals, "services/cli/__main__.py", 'address = "host:6379"'),
     (key_literals, "services/cli/__main__.py", 'command = "tallies:tallies"'),
     (clock_or_randomness, CLOCK, "from datetime import datetime\nat = datetime.now()"),
+    (clock_or_randomness, ENTROPY, "import secrets\nbits = secrets.token_bytes(8)"),
+    (clock_or_randomness, "services/field/__init__.py", "from services.runtime.clock import now\nat = now()"),
     (clock_or_randomness, "services/simulator/fleet.py", "from random import Random\nrandom = Random(7)"),
     (
         clock_or_randomness,

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """Return what time it is, in UTC."""
+    return datetime.now(UTC)
 
 
 def monotonic() -> float:

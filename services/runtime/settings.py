@@ -30,7 +30,11 @@ class SideSettings(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything that can be set. Without `redis_url` an embedded Valkey serves, with its data in `data_dir`."""
+    """Everything that can be set. Without `redis_url` an embedded Valkey serves, with its data in `data_dir`.
+
+    `http_origins` are the web origins whose pages may use the gateway; `rate_limit` is in reports a second for a token,
+    `lag_limit` in entries of a side's log that are not yet counted.
+    """
 
     redis_url: str | None
     data_dir: Path
@@ -38,6 +42,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     prefix: str
     http_host: str
     http_port: int
+    http_origins: tuple[str, ...]
+    rate_limit: int
+    lag_limit: int
     log_format: LogFormat
     log_level: LogLevel
 
@@ -60,6 +67,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         prefix=_prefix(value["PREFIX"]),
         http_host=value["HTTP_HOST"],
         http_port=_port(value["HTTP_PORT"]),
+        http_origins=_origins(value["HTTP_ORIGINS"]),
+        rate_limit=_whole("RATE_LIMIT", value["RATE_LIMIT"]),
+        lag_limit=_whole("LAG_LIMIT", value["LAG_LIMIT"]),
         log_format=cast("LogFormat", _choice("LOG_FORMAT", value["LOG_FORMAT"], get_args(LogFormat))),
         log_level=cast("LogLevel", _choice("LOG_LEVEL", value["LOG_LEVEL"], get_args(LogLevel))),
     )
@@ -89,6 +99,9 @@ _DEFAULTS: Final = {
     "PREFIX": "ft",
     "HTTP_HOST": "127.0.0.1",
     "HTTP_PORT": "8080",
+    "HTTP_ORIGINS": "",
+    "RATE_LIMIT": "200",
+    "LAG_LIMIT": "10000",
     "LOG_FORMAT": "auto",
     "LOG_LEVEL": "info",
 }
@@ -158,6 +171,22 @@ def _prefix(text: str) -> str:
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
         raise UsageError(f"{ENV_PREFIX}HTTP_PORT {text!r}: a number from 1 to 65535")
+    return int(text)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    for origin in origins:
+        if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", origin):
+            raise UsageError(
+                f"{ENV_PREFIX}HTTP_ORIGINS {origin!r}: write scheme and host without a path, as in https://app.example"
+            )
+    return origins
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 10**9:
+        raise UsageError(f"{ENV_PREFIX}{name} {text!r}: a whole number from 1 to 1,000,000,000")
     return int(text)
 
 

@@ -37,6 +37,7 @@ from schemas.events import (
     Withdrawal,
     WithdrawalData,
 )
+from schemas.identity import RANDOM_BITS, uuid7
 from schemas.vocabulary import Citizenship, Side, WithdrawalReason
 
 SI: Final = Side("SI")
@@ -113,12 +114,8 @@ def fleet(plan: FleetPlan) -> Iterator[Submission]:
 
 def mint_id(random: Random, written_ms: int) -> UUID:
     """Mint the UUIDv7 that a device gives a report, from its time in milliseconds since 1970 and seeded randomness."""
-    return UUID(int=written_ms << 80 | random.getrandbits(80) & _ID_RANDOM | _ID_VERSION)
+    return uuid7(written_ms, random.getrandbits(RANDOM_BITS))
 
-
-# RFC 9562: 48 bits of milliseconds, 4 of version, 12 random, 2 of variant, 62 random.
-_ID_VERSION: Final = 7 << 76 | 2 << 62
-_ID_RANDOM: Final = 0xFFF << 64 | (1 << 62) - 1
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)

@@ -10,6 +10,11 @@ from msgspec import Struct
 from schemas.vocabulary import Side
 
 
+def principals_key(prefix: str) -> str:
+    """Hash: SHA-256 of a token to role, side, unit, device and state; of no partition."""
+    return f"{prefix}:principals"
+
+
 class PartitionKeys(Struct, frozen=True):
     """The keys of one side's partition under a prefix."""
 
