@@ -134,6 +134,28 @@ class OpenOperations(Struct, frozen=True, kw_only=True):
     operations: tuple[OpenOperation, ...]
 
 
+class Liveness(Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["live"] = "live"
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One thing that must be in order before reports are taken; `side` is empty where it concerns all."""
+
+    check: Literal["redis", "lag"]
+    side: str = ""
+    ok: bool
+    detail: str
+
+
+class Readiness(Struct, frozen=True, kw_only=True):
+    """Whether reports are taken now, and what stands in the way."""
+
+    status: Literal["ready", "not-ready"]
+    checks: tuple[Check, ...]
+
+
 def problem(code: Code, status: int, detail: str, *, pointer: str = "", retryable: bool = False) -> Problem:
     """Return a problem of a code."""
     return Problem(

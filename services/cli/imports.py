@@ -109,7 +109,7 @@ async def _append(
         if isinstance(decision, Admitted):
             admitted.setdefault(decision.event.side, []).append((number, decision))
         else:
-            results[number] = _result(number, "rejected", decision.id, problem=decision.problem)
+            results[number] = _result(number, "rejected", decision.id, problem=decision.problem.detail)
     failure: FieldtallyError | None = None
     for side, items in admitted.items():
         positions: Sequence[str | None] = [None] * len(items)

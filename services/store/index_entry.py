@@ -1,9 +1,10 @@
 """How an index entry is packed: 8 bytes for nearly every report, since there is one per report for ever.
 
 Layout: 6 bytes of milliseconds, then the sequence and the revision as varints; the revision's varint carries the flag
-"original missing" in its lowest bit and is left out when both are zero. Milliseconds that need more, as only a direct
-write can have them, stand in 8 bytes of their own. The content digest is not stored: it would double the entry, and a
-key that comes again needs the event itself anyway to take its counts out.
+"original missing" in its lowest bit and is left out when both are zero. Of an amended report the original's position
+follows, if it has come: whoever sends it once more is told where it stands. Milliseconds that need more, as only a
+direct write can have them, stand in 8 bytes of their own. The content digest is not stored: it would double the
+entry, and a key that comes again needs the event itself anyway to take its counts out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from schemas.vocabulary import Position
+from services.tally.fold import Version
 
 _MS_BYTES = 6
 _FAR = b"\xff" * _MS_BYTES
@@ -19,40 +21,76 @@ _FAR_BYTES = 8  # a stream takes any ID of 64 and 64 bits
 
 
 class IndexEntry(Struct, frozen=True, gc=False):
-    """What the index holds for a key: where the version in force stands, its revision, and what is awaited."""
+    """What the index holds for a key: where the version in force stands, its revision, and what is awaited.
+
+    `original` is where revision 0 stands, if the version in force is another and it has come.
+    """
 
     position: Position
     revision: int
     original_missing: bool
+    original: Position | None = None
 
 
-def pack(position: Position, revision: int, *, original_missing: bool) -> bytes:
+def pack(position: Position, revision: int, *, original_missing: bool, original: Position | None = None) -> bytes:
     """Write an entry."""
     milliseconds, _, sequence = position.partition("-")
-    at = int(milliseconds)
-    packed = at.to_bytes(_MS_BYTES, "big") if at < _FAR_FROM else _FAR + at.to_bytes(_FAR_BYTES, "big")
+    packed = _milliseconds(int(milliseconds))
     if sequence == "0" and not revision:
         return packed
     packed += _varint(int(sequence))
     if revision:
         packed += _varint(revision << 1 | original_missing)
+        if original:
+            milliseconds, _, sequence = original.partition("-")
+            packed += _milliseconds(int(milliseconds)) + _varint(int(sequence))
     return packed
+
+
+def pack_version(version: Version) -> bytes:
+    """Write the entry of a version in force."""
+    return pack(
+        version.position,
+        version.event.revision,
+        original_missing=version.original_missing,
+        original=version.original,
+    )
 
 
 def unpack(packed: bytes) -> IndexEntry:
     """Read what `pack` wrote."""
-    numbers: list[int] = []
+    milliseconds, at = _read_milliseconds(packed, 0)
+    sequence, at = _read_varint(packed, at)
+    flagged, at = _read_varint(packed, at)
+    original = None
+    if at < len(packed):
+        original_milliseconds, at = _read_milliseconds(packed, at)
+        original_sequence, at = _read_varint(packed, at)
+        original = Position(f"{original_milliseconds}-{original_sequence}")
+    return IndexEntry(Position(f"{milliseconds}-{sequence}"), flagged >> 1, bool(flagged & 1), original)
+
+
+def _milliseconds(at: int) -> bytes:
+    return at.to_bytes(_MS_BYTES, "big") if at < _FAR_FROM else _FAR + at.to_bytes(_FAR_BYTES, "big")
+
+
+def _read_milliseconds(packed: bytes, at: int) -> tuple[int, int]:
+    if packed.startswith(_FAR, at):
+        return int.from_bytes(packed[at + _MS_BYTES : at + _MS_BYTES + _FAR_BYTES], "big"), at + _MS_BYTES + _FAR_BYTES
+    return int.from_bytes(packed[at : at + _MS_BYTES], "big"), at + _MS_BYTES
+
+
+def _read_varint(packed: bytes, at: int) -> tuple[int, int]:
+    """Return the number and where it ends; what is left out at the end is 0."""
     shift = number = 0
-    start, end = (_MS_BYTES, _MS_BYTES + _FAR_BYTES) if packed.startswith(_FAR) else (0, _MS_BYTES)
-    for byte in packed[end:]:
+    while at < len(packed):
+        byte = packed[at]
+        at += 1
         number |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            numbers.append(number)
-            shift = number = 0
-    sequence, flagged = (*numbers, 0, 0)[:2]
-    milliseconds = int.from_bytes(packed[start:end], "big")
-    return IndexEntry(Position(f"{milliseconds}-{sequence}"), flagged >> 1, bool(flagged & 1))
+            break
+    return number, at
 
 
 def _varint(number: int) -> bytes:

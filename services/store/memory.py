@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from schemas.tallies import Checkpoint, Parked
 from schemas.vocabulary import START, Position
 from services.store.contract import Entry, LogExtent, Stored, StoredAt
-from services.store.index_entry import IndexEntry, pack, unpack
+from services.store.index_entry import IndexEntry, pack_version, unpack
 from services.tally.fold import Changes, Key
 
 
@@ -90,7 +90,7 @@ class MemoryTallyStore:
         stored.operations.update(changes.operations)
         self._parked.update(changes.parked)
         for key, version in changes.index.items():
-            self._index[key] = pack(version.position, version.event.revision, original_missing=version.original_missing)
+            self._index[key] = pack_version(version)
         return True
 
     async def parked(self) -> dict[Position, Parked]:

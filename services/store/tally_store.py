@@ -20,7 +20,7 @@ from schemas.vocabulary import START, Position, order
 from services.runtime.errors import UnsoundTalliesError
 from services.store.connection import Client, in_words, translated
 from services.store.contract import Stored, StoredAt
-from services.store.index_entry import IndexEntry, pack, unpack
+from services.store.index_entry import IndexEntry, pack_version, unpack
 from services.store.keys import PartitionKeys
 from services.tally.cells import cell_text, parse_cell
 from services.tally.fold import Changes, Key
@@ -191,7 +191,7 @@ class RedisTallyStore:
             packed: list[bytes] = []
             for key, version in changes.index.items():
                 packed.append(key)
-                packed.append(pack(version.position, version.event.revision, original_missing=version.original_missing))
+                packed.append(pack_version(version))
             yield ("HSET", keys.index, *packed)
         if changes.devices:
             rows = [part for name, numbers in changes.devices.items() for part in (name, _json.encode(numbers))]

@@ -21,5 +21,5 @@ async def versions_in_force(log: Log, indexed: Mapping[Key, IndexEntry]) -> dict
                 f"the log has lost the entry at {index_entry.position}, which a later report repeats or amends; "
                 "restore the log, then start again"
             )
-        versions[key] = Version(event, index_entry.position, index_entry.original_missing)
+        versions[key] = Version(event, index_entry.position, index_entry.original_missing, index_entry.original)
     return versions

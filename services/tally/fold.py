@@ -47,11 +47,15 @@ class Arrival(Struct, frozen=True, gc=False):
 
 
 class Version(Struct, frozen=True, gc=False):
-    """What is in force for a key: the event, its position, and whether the original (revision 0) is still awaited."""
+    """What is in force for a key: the event, its position, and whether the original (revision 0) is still awaited.
+
+    `original` is where the original stands, if it is not the version in force and has come.
+    """
 
     event: Event
     position: Position
     original_missing: bool
+    original: Position | None = None
 
 
 class State(Struct):
@@ -168,12 +172,13 @@ class _Batch:
         if event.revision > before.event.revision:
             self._count(arrival.key, before.event, -1)
             self._count(arrival.key, event, 1)
-            self.in_force[arrival.key] = Version(event, arrival.position, before.original_missing)
+            original = before.original if before.event.revision else before.position
+            self.in_force[arrival.key] = Version(event, arrival.position, before.original_missing, original)
             self.tally["replaced"] += 1
         elif event.revision < before.event.revision:
             self.tally["superseded"] += 1
             if event.revision == 0 and before.original_missing:
-                self.in_force[arrival.key] = Version(before.event, before.position, original_missing=False)
+                self.in_force[arrival.key] = replace(before, original_missing=False, original=arrival.position)
                 self.tally["original_missing"] -= 1
         elif codec.content_digest(event) == codec.content_digest(before.event):
             self.tally["duplicate"] += 1

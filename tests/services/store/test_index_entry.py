@@ -17,7 +17,7 @@ SEQUENCE_MAX = 2**64 - 1
 
 
 def packed(entry: IndexEntry) -> bytes:
-    return pack(entry.position, entry.revision, original_missing=entry.original_missing)
+    return pack(entry.position, entry.revision, original_missing=entry.original_missing, original=entry.original)
 
 
 _positions = st.builds(
@@ -25,9 +25,9 @@ _positions = st.builds(
     st.integers(0, MS_USUAL + 1) | st.sampled_from((MS_USUAL - 1, MS_USUAL, MS_USUAL + 1, MS_MAX)),
     st.integers(0, 300) | st.integers(0, SEQUENCE_MAX),
 )
-# Only an amendment may lack its original.
+# Only an amendment may lack its original, or stand elsewhere than it.
 _entries = st.builds(IndexEntry, _positions, st.just(0), st.just(value=False)) | st.builds(
-    IndexEntry, _positions, st.integers(1, 300) | st.integers(1, REVISION_MAX), st.booleans()
+    IndexEntry, _positions, st.integers(1, 300) | st.integers(1, REVISION_MAX), st.booleans(), st.none() | _positions
 )
 
 
@@ -36,11 +36,11 @@ def test_an_entry_is_read_back_as_it_was_packed(entry: IndexEntry) -> None:
     assert entry == unpack(packed(entry))
 
 
-@examples(_entries, _entries, st.sampled_from(("position", "revision", "original_missing")))
+@examples(_entries, _entries, st.sampled_from(("position", "revision", "original_missing", "original")))
 def test_different_entries_are_packed_differently(one: IndexEntry, other: IndexEntry, changed: str) -> None:
     """Also those that differ in one thing only."""
     almost = replace(one, **{changed: getattr(other, changed)})
-    if almost.original_missing and not almost.revision:
+    if (almost.original_missing or almost.original) and not almost.revision:
         almost = replace(almost, revision=1)
 
     assert (one == almost) == (packed(one) == packed(almost))

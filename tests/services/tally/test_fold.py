@@ -47,6 +47,26 @@ def test_a_withdrawal_before_its_original_counts_nothing_and_is_flagged() -> Non
     assert folded.outcomes == {"applied": 1, "original_missing": 1}
 
 
+# --- where the original stands ---
+
+
+def test_an_amended_report_remembers_where_its_original_stands() -> None:
+    assert Folded(FIRST).index[given.key(1)].original is None
+    assert Folded(FIRST, SECOND).index[given.key(1)].original == "1-0"
+    assert Folded(FIRST, SECOND, THIRD).index[given.key(1)].original == "1-0"
+    assert Folded(FIRST, SECOND, FIRST).index[given.key(1)].original == "1-0"
+
+
+def test_an_original_that_comes_after_its_amendment_is_remembered_where_it_came() -> None:
+    folded = Folded(SECOND)
+
+    assert folded.index[given.key(1)].original is None
+    folded.take(FIRST)
+    assert folded.index[given.key(1)].original == "2-0"
+    folded.take(THIRD)
+    assert folded.index[given.key(1)].original == "2-0"
+
+
 # --- the same revision is held ---
 
 
