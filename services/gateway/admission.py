@@ -155,7 +155,7 @@ def last_day(operation: Operation) -> date | None:
 
 
 def _refuse_sender(event: Event, principal: Principal) -> Problem | None:
-    if event.side not in principal.sides:
+    if event.side != principal.side and event.side not in principal.sides:
         detail = f"this token reports for {principal.side}, the report is of {event.side}"
         return problem("not-your-side", REJECTED, detail, pointer="/side")
     if principal.role != "unit":

@@ -9,6 +9,7 @@ import logging
 import sys
 from typing import Any, Final
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
@@ -18,7 +19,7 @@ ALLOWED_FIELDS: Final = frozenset(
     {
         "event", "level", "timestamp", "side", "sides", "position", "entries", "applied", "replaced", "duplicate",
         "superseded", "parked", "lag", "seconds", "wait_s", "attempt", "reason", "next_step", "generation", "server",
-        "version", "cells", "digest", "logger",
+        "version", "cells", "digest", "logger", "requests", "recorded", "conflict", "rejected", "code", "status",
     }
 )  # fmt: skip
 
@@ -34,13 +35,18 @@ def set_up_logging(log_format: LogFormat, level: LogLevel) -> FilteringBoundLogg
             keep_allowed_fields,
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
             if console
-            else structlog.processors.JSONRenderer(sort_keys=True),
+            else structlog.processors.JSONRenderer(_as_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    return structlog.get_logger()  # type: ignore[no-any-return]  # structlog types it as Any
+    # Bound, or every line would make a logger of its own first.
+    return structlog.get_logger().bind()  # type: ignore[no-any-return]  # structlog types it as Any
+
+
+def _as_json(line: EventDict, **_: Any) -> str:
+    return msgspec.json.encode(line, order="sorted", enc_hook=str).decode()
 
 
 def keep_allowed_fields(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

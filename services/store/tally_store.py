@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
-from hiredis import pack_command
 from msgspec.structs import asdict
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from schemas.tallies import Checkpoint, Counters, DeviceNumbers, Operation, Parked
 from schemas.vocabulary import START, Position, order
 from services.runtime.errors import UnsoundTalliesError
 from services.store.connection import Client, in_words, translated
 from services.store.contract import Stored, StoredAt
+from services.store.exchange import Command, Exchange
 from services.store.index_entry import IndexEntry, pack_version, unpack
 from services.store.keys import PartitionKeys
 from services.tally.cells import cell_text, parse_cell
 from services.tally.fold import Changes, Key
-
-Command: TypeAlias = tuple[Any, ...]
 
 FIRST_GENERATION: Final = "g1"
 CHANGES_KEPT: Final = 2_000
@@ -49,7 +47,7 @@ class RedisTallyStore:
         self._client = client
         self._url = url
         self._keys = keys
-        self._connection: Any = None  # redis-py's Connection, untyped there
+        self._turn_connection = Exchange(client, url)
         self._opened: StoredAt | None = None
         self._live_missing = False
         self._feed_ahead = False
@@ -147,10 +145,7 @@ class RedisTallyStore:
 
     async def close(self) -> None:
         """Give up the connection that turns are made on, and with it whatever it watched."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
-            await self._client.connection_pool.release(connection)
+        await self._turn_connection.close()
 
     def _half_written(self, generation: str, failed: str) -> UnsoundTalliesError:
         return UnsoundTalliesError(
@@ -214,28 +209,15 @@ class RedisTallyStore:
         )
 
     async def _exchange(self, commands: list[Command], *, exec_last: bool = False) -> list[Any]:
-        """Send commands in one go and read all answers; after any error the connection is given up."""
-        with translated(self._url):
-            try:
-                if self._connection is None:
-                    self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
-                connection = self._connection
-                await connection.send_packed_command([pack_command(command) for command in commands])
-                answers = []
-                for _ in commands:
-                    try:
-                        answers.append(await connection.read_response())
-                    except ResponseError as error:
-                        if not exec_last:  # otherwise EXEC's own answer comes last, and says that nothing was applied
-                            raise
-                        answers.append(error)
-            except BaseException:
-                await self.close()
-                raise
-            if exec_last and isinstance(answers[-1], RedisError):
-                await self.close()
-                refused = next((answer for answer in answers if isinstance(answer, RedisError)), answers[-1])
-                raise in_words(refused, self._url) from answers[-1]
+        """Send commands in one go and return all answers; after any error the connection is given up."""
+        answers = await self._turn_connection.send(commands)
+        # EXEC's own answer comes last, and says that nothing was applied; before it, an error is only the reason.
+        if isinstance(answers[-1], RedisError) or (
+            not exec_last and any(isinstance(one, RedisError) for one in answers)
+        ):
+            await self.close()
+            refused = next(answer for answer in answers if isinstance(answer, RedisError))
+            raise in_words(refused, self._url) from refused
         return answers
 
 

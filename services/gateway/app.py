@@ -1,0 +1,199 @@
+"""The gateway's composition root: settings to an application, and a uvicorn that serves it until told to stop.
+
+`fieldtally gateway` runs it; `uvicorn services.gateway.app:app` does too, configured by the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+from structlog.typing import FilteringBoundLogger
+
+from services.gateway.routes import Gateway, Pages
+from services.gateway.side import GatewaySide
+from services.gateway.tokens import RateLimit, Tokens
+from services.runtime.clock import monotonic, now
+from services.runtime.embedded import embedded_server
+from services.runtime.errors import FieldtallyError, UsageError
+from services.runtime.logging import set_up_logging
+from services.runtime.settings import Settings, SideSettings, hide_password, read_settings
+from services.store.connection import check_server, connect
+from services.store.door import RedisDoor
+from services.store.glance import RedisGlance
+from services.store.keys import PartitionKeys
+from services.store.log import RedisLog
+from services.store.principals import RedisPrincipals
+
+LOOK_S: Final = 0.5
+KEEP_ALIVE_S: Final = 60
+SHUTDOWN_S: Final = 10
+BACKLOG: Final = 512
+
+
+class GatewayApp:
+    """The ASGI application with what lives as long as it does: the connection, and the looks at each side."""
+
+    def __init__(self, settings: Settings, url: str, logger: FilteringBoundLogger) -> None:
+        self.failure: FieldtallyError | None = None
+        self._url = url
+        self._logger = logger
+        self._client = connect(url)
+        sides = [self._side(side, PartitionKeys(settings.prefix, side.side), settings) for side in settings.sides]
+        self.gateway = Gateway(
+            sides,
+            Tokens(RedisPrincipals(self._client, url, settings.prefix), monotonic, now),
+            RateLimit(settings.rate_limit, monotonic),
+            _pages(settings),
+            logger,
+            now,
+            monotonic,
+        )
+        self.http = self.gateway.application(settings.http_origins)
+        self._watching: asyncio.Task[None] | None = None
+
+    def _side(self, side: SideSettings, keys: PartitionKeys, settings: Settings) -> GatewaySide:
+        return GatewaySide(
+            side,
+            RedisLog(self._client, self._url, keys),
+            RedisDoor(self._client, self._url, keys),
+            RedisGlance(self._client, self._url, keys),
+            settings.lag_limit,
+        )
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve a request, or start and stop with the server."""
+        if scope["type"] != "lifespan":
+            await self.http(scope, receive, send)
+            return
+        await receive()
+        try:
+            await self._start()
+        except FieldtallyError as error:
+            self.failure = error
+            await send({"type": "lifespan.startup.failed", "message": f"fieldtally: {error}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        await check_server(self._client, self._url)
+        await self._look()
+        self._watching = asyncio.create_task(self._watch())
+        self._logger.info("gateway_started", sides=list(self.gateway.sides), server=hide_password(self._url))
+
+    async def _stop(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+        for side in self.gateway.sides.values():
+            await side.close()
+        await self._client.aclose()
+        self._logger.info("gateway_stopped")
+
+    async def _look(self) -> None:
+        await asyncio.gather(*(side.look() for side in self.gateway.sides.values()))
+
+    async def _watch(self) -> None:
+        away = False
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._look()
+            failure = next((side.failure for side in self.gateway.sides.values() if side.failure), None)
+            if failure and not away:
+                self._logger.warning("server_away", reason=str(failure))
+            elif away and not failure:
+                self._logger.info("server_back")
+            away = failure is not None
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn that ends with its own exit code: the usual one kills itself once more with the signal it was sent."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return signal.SIGINT in self._captured_signals
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; UsageError if it cannot."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or "no such address"
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {why}; set FIELDTALLY_HTTP_HOST or FIELDTALLY_HTTP_PORT"
+        ) from error
+
+
+def serve(settings: Settings, url: str, logger: FilteringBoundLogger, listener: socket.socket) -> bool:
+    """Serve on a listening socket until SIGTERM or Ctrl-C; return whether it was the latter.
+
+    Raises:
+        UnreachableError: the server did not answer at the start. Later that is 503 to those who ask.
+
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, url, logger, listener))
+
+
+async def _serve(settings: Settings, url: str, logger: FilteringBoundLogger, listener: socket.socket) -> bool:
+    app = GatewayApp(settings, url, logger)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    server = _Server(config)
+    await server.serve(sockets=[listener])
+    if app.failure:
+        raise app.failure
+    return server.interrupted
+
+
+def _pages(_settings: Settings) -> Pages:
+    return Pages(openapi=b"{}", asyncapi=b"{}", docs=b"", docs_css=b"")
+
+
+def __getattr__(name: str) -> GatewayApp:
+    """Build `app` for `uvicorn services.gateway.app:app`, not for whoever merely imports this module."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    settings = read_settings(os.environ)
+    # It serves until the process ends; the kernel then drops the lock that keeps the embedded server.
+    url = settings.redis_url or _embedded.enter_context(embedded_server(settings.data_dir))
+    return GatewayApp(settings, url, set_up_logging(settings.log_format, settings.log_level))
+
+
+_embedded: Final = ExitStack()

@@ -1,0 +1,96 @@
+"""What others than the projector read of a side's derived state: little, often, and without ever writing."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from schemas.tallies import DeviceNumbers, Operation
+from schemas.vocabulary import START, Position
+from services.store.connection import Client, translated
+from services.store.keys import PartitionKeys
+from services.store.tally_store import FIRST_GENERATION
+
+_device: Final = msgspec.json.Decoder(DeviceNumbers)
+_operation: Final = msgspec.json.Decoder(Operation)
+
+
+class Glance(Struct, frozen=True):
+    """A side at one instant: what its tallies include, its operations, and what of its log they do not include yet.
+
+    `next_entry` is the oldest entry that is not counted yet.
+    """
+
+    generation: str
+    position: Position
+    entries: int
+    parked: int
+    operations: dict[str, Operation]
+    appended: int
+    next_entry: Position | None
+
+    @property
+    def lag(self) -> int:
+        """Entries of the log that are not counted yet."""
+        return max(0, self.appended - self.entries)
+
+
+class RedisGlance:
+    """Reads one side."""
+
+    def __init__(self, client: Client, url: str, keys: PartitionKeys) -> None:
+        self._client = client
+        self._url = url
+        self._keys = keys
+
+    async def take(self) -> Glance:
+        """Look at the side."""
+        with translated(self._url):
+            while True:
+                live: Any = await self._client.get(self._keys.live)
+                generation = live.decode() if live else FIRST_GENERATION
+                keys = self._keys.generation(generation)
+                async with self._client.pipeline(transaction=True) as pipe:
+                    pipe.get(self._keys.live)
+                    pipe.hmget(keys.checkpoint, _CHECKPOINT)
+                    pipe.hgetall(keys.operations)
+                    pipe.execute_command("EXISTS", self._keys.log)
+                    live_now, checkpoint, operations, exists = await pipe.execute()
+                if live_now == live:
+                    break
+            position = Position((checkpoint[0] or START.encode()).decode())
+            appended, next_entry = 0, None
+            if exists:
+                async with self._client.pipeline(transaction=False) as pipe:
+                    pipe.xinfo_stream(self._keys.log)
+                    pipe.xrange(self._keys.log, f"({position}", "+", count=1)
+                    info, following = await pipe.execute()
+                appended = int(info["entries-added"])
+                next_entry = Position(following[0][0].decode()) if following else None
+        entries, *parked = (int(number or 0) for number in checkpoint[1:])
+        return Glance(
+            generation=generation,
+            position=position,
+            entries=entries,
+            parked=sum(parked),
+            operations={name.decode(): _operation.decode(plan) for name, plan in operations.items()},
+            appended=appended,
+            next_entry=next_entry,
+        )
+
+    async def device(self, generation: str, name: str) -> DeviceNumbers | None:
+        """Return the numbers of one device, named `unit/device`."""
+        with translated(self._url):
+            row: Any = await self._client.hget(self._keys.generation(generation).devices, name)
+        return None if row is None else _device.decode(row)
+
+    async def devices(self, generation: str) -> dict[str, DeviceNumbers]:
+        """Return the numbers of all devices."""
+        with translated(self._url):
+            rows: Any = await self._client.hgetall(self._keys.generation(generation).devices)
+        return {name.decode(): _device.decode(row) for name, row in rows.items()}
+
+
+_CHECKPOINT: Final = ("position", "entries", "conflict", "malformed", "unknown_type", "wrong_side")
