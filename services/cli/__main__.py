@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "audit": "audit:audit",
     "events": "events:events",
     "parked": "parked:parked",
+    "devices": "devices:devices",
     "schema": "schema:schema",
     "doctor": "doctor:doctor",
 }
