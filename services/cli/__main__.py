@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "simulate": "simulate:simulate",
     "import": "imports:import_file",
     "project": "project:project",
+    "gateway": "gateway:gateway",
     "tallies": "tallies:tallies",
     "replay": "tallies:replay",
     "audit": "audit:audit",

@@ -1,0 +1,104 @@
+"""Who sends a request, and how fast: principals by their tokens, read anew every few seconds, and a limit for each."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from math import ceil
+from typing import Final
+
+from msgspec import Struct
+
+from schemas.principals import Principal
+from services.store.principals import DamagedPrincipalsError, RedisPrincipals, same_digest, token_digest
+
+BELIEVED_S: Final = 4.0
+"""For how long a principal is taken as read: a token that is revoked ends within that time, 10 s being promised."""
+REMEMBERED_MAX: Final = 20_000
+TOKEN_CHARACTERS_MAX: Final = 200
+BURST_S: Final = 10
+"""How many seconds' worth of reports a token may send at once: a device that was offline has some."""
+
+
+class _Believed(Struct):
+    digest: str
+    principal: Principal | None
+    until: float
+
+
+class Tokens:
+    """The principals of a gateway; `monotonic` counts seconds, `now` says what time it is."""
+
+    def __init__(
+        self, principals: RedisPrincipals, monotonic: Callable[[], float], now: Callable[[], datetime]
+    ) -> None:
+        self._principals = principals
+        self._monotonic = monotonic
+        self._now = now
+        self._believed: OrderedDict[str, _Believed] = OrderedDict()
+
+    async def principal(self, authorization: str) -> tuple[str, Principal] | None:
+        """Return whom an Authorization header stands for, with the digest of the token; None if nobody.
+
+        A token is looked for by its SHA-256, so the time that takes says nothing of how near a guess is.
+        """
+        scheme, _, token = authorization.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token or len(token) > TOKEN_CHARACTERS_MAX:
+            return None
+        digest = token_digest(token)
+        believed = self._believed.get(digest)
+        if believed is None or believed.until <= self._monotonic():
+            try:
+                found = await self._principals.find(digest)
+            except DamagedPrincipalsError:  # `devices list` says which; until it is mended it lets nobody in
+                found = None
+            believed = _Believed(digest, found, self._monotonic() + BELIEVED_S)
+            self._believed[digest] = believed
+            self._believed.move_to_end(digest)
+            while len(self._believed) > REMEMBERED_MAX:
+                self._believed.popitem(last=False)
+        known = same_digest(believed.digest, digest)
+        if believed.principal is None or not known or not believed.principal.valid_at(self._now()):
+            return None
+        return digest, believed.principal
+
+
+class _Bucket(Struct):
+    left: float
+    at: float
+
+
+class RateLimit:
+    """So many reports a second for each token, with ten seconds' worth at once.
+
+    A request is let in as long as anything is left, and its reports are taken off then: a large batch is not refused,
+    the next one waits.
+    """
+
+    def __init__(self, reports_per_s: int, monotonic: Callable[[], float]) -> None:
+        self._rate = reports_per_s
+        self._burst = reports_per_s * BURST_S
+        self._monotonic = monotonic
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def wait_s(self, token: str) -> int:
+        """Return for how many whole seconds this token has to wait; 0 if it may go on."""
+        left = self._bucket(token).left
+        return 0 if left >= 1 else max(1, ceil((1 - left) / self._rate))
+
+    def take(self, token: str, reports: int) -> None:
+        """Take off what was sent; a request costs as much as one report at least."""
+        self._bucket(token).left -= max(1, reports)
+
+    def _bucket(self, token: str) -> _Bucket:
+        now = self._monotonic()
+        bucket = self._buckets.get(token)
+        if bucket is None:
+            bucket = self._buckets[token] = _Bucket(self._burst, now)
+            while len(self._buckets) > REMEMBERED_MAX:
+                self._buckets.popitem(last=False)
+        bucket.left = min(self._burst, bucket.left + (now - bucket.at) * self._rate)
+        bucket.at = now
+        return bucket
