@@ -22,6 +22,7 @@ from services.cli.command import Group, run
 from services.runtime.standard import put_in_order
 
 COMMANDS: Final = {
+    "up": "up:up",
     "demo": "demo:demo",
     "simulate": "simulate:simulate",
     "import": "imports:import_file",

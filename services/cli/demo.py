@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import subprocess
@@ -27,14 +26,12 @@ from schemas.claims import Claims, decode_claims
 from schemas.vocabulary import UNITS
 from services.cli.audit import print_verdict
 from services.cli.command import Number, Whole, command, end, run_async, settings
-from services.cli.output import note
-from services.cli.server import SideStore, side_stores
+from services.cli.server import SideStore, projector_beside, side_stores
 from services.cli.simulate import publish
 from services.cli.tallies import live_state
 from services.replay.audit import Verdict, audit, join, terms
 from services.runtime.embedded import embedded_server
 from services.runtime.errors import FieldtallyError
-from services.runtime.keeper import end_with_parent
 from services.runtime.settings import Settings, read_settings
 from services.simulator.fleet import Submission
 from services.simulator.joint_operation import BEGINS, ENDS, OPERATION, joint_operation
@@ -83,7 +80,7 @@ def demo(*, leave: bool, seconds: float, seed: int) -> int:
     chosen = replace(settings(), sides=read_settings({}).sides)  # its two sides, whichever are set
     with _folder() as folder, embedded_server(folder) as url:
         chosen = replace(chosen, redis_url=url)
-        with _projector(url) as projector:
+        with projector_beside(url, SIDES="", LOG_LEVEL="warning") as projector:
             code = run_async(_demo(chosen, joint_operation(seed), seconds, projector))
             if sys.stdout.isatty() and not leave:
                 print("\nThe log stays open. In another terminal:")
@@ -229,29 +226,3 @@ def _line(chosen: Settings, counts: dict[tuple[str, str], int], clock: datetime,
 @contextmanager
 def _no_picture() -> Iterator[None]:
     yield None
-
-
-@contextmanager
-def _projector(url: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the real projector, as a process of its own."""
-    environment = os.environ | {"FIELDTALLY_REDIS_URL": url, "FIELDTALLY_SIDES": "", "FIELDTALLY_LOG_LEVEL": "warning"}
-    # Ctrl-C in the terminal is for us, and we end it: what is ignored now, it ignores until it can handle it.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "project"],  # our own program
-            env=environment,
-            text=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509  # there is no thread yet, and it only asks the kernel
-        )
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            note("the projector did not end when asked; ending it")
-            process.kill()

@@ -19,7 +19,6 @@ def gateway() -> int:
     """
     chosen = settings()
     with listen(chosen.http_host, chosen.http_port) as listener, server_url(chosen) as url:
-        host = f"[{chosen.http_host}]" if ":" in chosen.http_host else chosen.http_host
-        note(f"gateway on http://{host}:{chosen.http_port}, described at /docs; Ctrl-C ends")
+        note(f"gateway on {chosen.http_address}, described at {chosen.http_address}/docs; Ctrl-C ends")
         interrupted = serve(chosen, url, set_up_logging(chosen.log_format, chosen.log_level), listener)
     return INTERRUPTED if interrupted else 0

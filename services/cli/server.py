@@ -1,23 +1,30 @@
-"""Opens what a command works on: the server, embedded or given, and each side's log and tallies on it."""
+"""Opens what a command works on: the server, embedded or given, the logs and tallies on it, a projector beside."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from schemas.vocabulary import Side
 from services.cli.output import note
 from services.replay.audit import Audited
 from services.runtime.embedded import embedded_server
 from services.runtime.errors import UnsoundTalliesError
-from services.runtime.settings import Settings, SideSettings
+from services.runtime.keeper import end_with_parent
+from services.runtime.settings import ENV_PREFIX, Settings, SideSettings
 from services.store.connection import check_server, connect
 from services.store.contract import LogExtent
 from services.store.keys import PartitionKeys
 from services.store.loading import load_fitting
 from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
+
+STOP_S: Final = 10
 
 
 class SideStore(NamedTuple):
@@ -40,6 +47,33 @@ def server_url(settings: Settings) -> Iterator[str]:
     else:
         with embedded_server(settings.data_dir, announce=note) as url:
             yield url
+
+
+@contextmanager
+def projector_beside(url: str, **changed: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a projector as a process of its own for as long as this lasts, with some settings changed."""
+    environment = os.environ | {f"{ENV_PREFIX}{name}": text for name, text in ({"REDIS_URL": url} | changed).items()}
+    # Ctrl-C in the terminal is for us, and we end it: what is ignored now, it ignores until it can handle it.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.cli", "project"],  # our own program
+            env=environment,
+            text=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509  # there is no thread yet, and it only asks the kernel
+        )
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            note("the projector did not end when asked; ending it")
+            process.kill()
+            process.wait()
 
 
 @asynccontextmanager

@@ -48,6 +48,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: LogFormat
     log_level: LogLevel
 
+    @property
+    def http_address(self) -> str:
+        """The address of the gateway, as a browser takes it."""
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return f"http://{host}:{self.http_port}"
+
     def side(self, name: str) -> SideSettings:
         """Return the settings of a side; UsageError names the configured ones."""
         for side in self.sides:
