@@ -1,35 +1,63 @@
-"""`schema export`: the event types as JSON Schema, for developers of patrol apps."""
+"""`schema export`: what other programs may rely on, as documents that their tools read."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import click
 
 from schemas.export import event_schema
-from services.cli.command import command, group
+from services.cli.command import FileName, command, group, settings
 from services.cli.output import note
+from services.gateway.openapi import asyncapi_bytes, openapi_bytes
 from services.runtime.errors import UsageError
+
+
+def _events() -> bytes:
+    return f"{event_schema()}\n".encode()
+
+
+def _openapi() -> bytes:
+    return openapi_bytes([side.side for side in settings().sides])
+
+
+def _asyncapi() -> bytes:
+    given = settings()
+    return asyncapi_bytes([side.side for side in given.sides], given.prefix)
+
+
+DOCUMENTS: Final[dict[str, Callable[[], bytes]]] = {"events": _events, "openapi": _openapi, "asyncapi": _asyncapi}
 
 
 @group("schema", "schema export")
 def schema() -> None:
-    """The event types, for other programs."""
+    """The event types, the gateway and the streams, for other programs."""
 
 
-@command("export", "schema export", "schema export --out fieldtally-events.schema.json")
-@click.option("--out", metavar="FILE", help="Write it there instead of to stdout.")
-def export(out: str | None) -> None:
-    """Print the JSON Schema of the events.
+@command(
+    "export",
+    "schema export --out fieldtally-events.schema.json",
+    "schema export openapi > openapi.json",
+    "schema export asyncapi > asyncapi.json",
+)
+@click.argument("document", type=click.Choice(list(DOCUMENTS)), default="events")
+@click.option("--out", metavar="FILE", type=FileName(), help="Write it there instead of to stdout.")
+def export(document: str, out: str | None) -> None:
+    """Print a description of what other programs may rely on.
 
-    It is one schema (2020-12) that every event of every type satisfies.
+    `events`, which it is if none is named, is one JSON Schema (2020-12) that every event of every type satisfies.
+    `openapi` describes the gateway (OpenAPI 3.1) and `asyncapi` the streams on Redis (AsyncAPI 3.0), with the sides and
+    the prefix of the settings; the gateway serves both, byte for byte, as /openapi.json and /asyncapi.json.
     """
-    text = event_schema()
+    written = DOCUMENTS[document]()
     if out is None:
-        print(text)
+        sys.stdout.write(written.decode())
         return
     try:
-        Path(out).write_text(text + "\n", encoding="utf-8")
+        Path(out).write_bytes(written)
     except OSError as error:
         raise UsageError(f"--out {out!r}: {error.strerror or 'cannot be written'}") from error
     note(f"wrote {out}")
