@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from random import Random
+from uuid import UUID, uuid4
+
+import pytest
+
+from schemas import codec
+from schemas.events import (
+    ApprehensionData,
+    CitizenshipCount,
+    CustodyData,
+    NilReportData,
+    OperationClosedData,
+    OperationOpenedData,
+    SectionPlan,
+    SmugglerArrestData,
+    WithdrawalData,
+)
+from schemas.http import Code, Result, problem
+from services.field import FieldUnit, NotJoinedError, OutboxError, RefusedError
+from services.runtime.errors import UsageError
+from tests import given
+from tests.services.field.patrols import NOWHERE, SOURCE, Stub, all_recorded, joined, link, persons, receipt, recorded
+
+MORNING = datetime(2024, 3, 14, 3, 12, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Path:
+    return tmp_path / "field" / "outbox.db"
+
+
+@pytest.fixture
+def unit(outbox: Path) -> Iterator[FieldUnit]:
+    """A unit without a network."""
+    unit = joined(outbox)
+    yield unit
+    unit.close()
+
+
+def rejecting(*idents: UUID, code: Code = "unknown-section") -> object:
+    """Return how a stub answers that rejects these and records the rest."""
+    refused = {str(ident) for ident in idents}
+    status = "conflict" if code == "conflict" else "rejected"
+    return lambda request: receipt(
+        *(
+            Result(id=ident, status=status, problem=problem(code, 422, "no")) if ident in refused else recorded(ident)
+            for ident in request.ids
+        )
+    )
+
+
+# joining
+
+
+def test_an_outbox_alone_is_enough_after_joining(outbox: Path) -> None:
+    FieldUnit.join(outbox, link())
+    unit = FieldUnit(outbox)
+    assert (SOURCE, NOWHERE, 0) == (unit.status().source, unit.status().address, unit.status().pending)
+    unit.close()
+
+
+def test_without_joining_there_is_nothing_to_report_with(outbox: Path) -> None:
+    with pytest.raises(NotJoinedError, match="join first"):
+        FieldUnit(outbox)
+    assert not outbox.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("", "http://HOST"),
+        ("hello", "http://HOST"),
+        ("ftp://host/#token=" + "t" * 43, "http://HOST"),
+        ("http://host:port/#x", "cannot be read"),
+        ("http://user:word@host/#token=" + "t" * 43, "a user"),
+        ("http://host/", "no token"),
+        ("http://host/#token=short&source=/SI/U/D", "no token"),
+        ("http://host/#token=" + "t" * 43, "no source"),
+        ("http://host/#token=" + "t" * 43 + "&source=/si/u/d", "two capital letters"),
+    ],
+)
+def test_what_is_no_link_is_refused_in_words_that_hold_no_token(outbox: Path, wrong: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        FieldUnit.join(outbox, wrong)
+    assert "ttttt" not in str(caught.value)
+    assert not outbox.exists()
+
+
+def test_only_its_owner_can_read_an_outbox(outbox: Path, unit: FieldUnit) -> None:
+    unit.report(persons())
+    assert {0o600} == {path.stat().st_mode & 0o777 for path in outbox.parent.iterdir()}
+    assert 3 <= len(list(outbox.parent.iterdir()))  # with what SQLite puts beside it
+
+
+def test_the_disk_has_a_report_before_anybody_hears_so(unit: FieldUnit) -> None:
+    db = unit._outbox._db
+    assert ("wal", 2) == (
+        db.execute("PRAGMA journal_mode").fetchone()[0],
+        db.execute("PRAGMA synchronous").fetchone()[0],
+    )
+
+
+def test_another_unit_cannot_take_over_an_outbox_with_reports_in_it(outbox: Path, unit: FieldUnit) -> None:
+    other = link(source="/SI/SI-MP-08/aaaaaa")
+    unit.report(persons())
+    with pytest.raises(RefusedError, match="1 undelivered reports of /SI/SI-MP-07/9f3c2a"):
+        FieldUnit.join(outbox, other)
+    FieldUnit.join(outbox, link(source="/SI/SI-MP-07/bbbbbb"))  # the same unit's next device may
+    assert 1 == unit.report(persons()).number
+    assert ["/SI/SI-MP-07/9f3c2a", "/SI/SI-MP-07/bbbbbb"] == [report.event.source for report in unit.pending()]
+
+
+def test_what_is_no_outbox_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("shopping " * 200)
+    with pytest.raises(OutboxError, match=r"notes\.txt"):
+        FieldUnit(path)
+    assert "shopping " * 200 == path.read_text()
+
+
+def test_an_outbox_of_a_later_format_is_left_alone(outbox: Path, unit: FieldUnit) -> None:
+    unit.close()
+    with sqlite3.connect(outbox) as db:
+        db.execute("PRAGMA user_version = 2")
+    db.close()
+    with pytest.raises(OutboxError, match="another version"):
+        FieldUnit(outbox)
+
+
+# reporting
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ApprehensionData("koper", (CitizenshipCount("SYR", 4), CitizenshipCount("AFG", 3))),
+        SmugglerArrestData("koper", "K-1", True, (CitizenshipCount("UKR", 1),), ()),
+        CustodyData("K-1", (CitizenshipCount("UKR", 1),)),
+        NilReportData("koper", MORNING - timedelta(hours=3), MORNING),
+        OperationOpenedData("Joint", date(2024, 3, 13), date(2024, 3, 15), (SectionPlan("koper", "Koper", "joint"),)),
+        OperationClosedData(date(2024, 3, 15)),
+    ],
+    ids=lambda data: type(data).__name__,
+)
+def test_a_report_is_an_event_in_canonical_bytes(unit: FieldUnit, data: object) -> None:
+    report = unit.report(data, subject=given.OPERATION, time=MORNING)
+    event = codec.decode(report.raw)
+    assert report.raw == codec.encode(event)
+    assert (data, report.id, SOURCE, 1, "SI", given.OPERATION, MORNING) == (
+        event.data, event.id, event.source, event.reportno, event.side, event.subject, event.time,
+    )  # fmt: skip
+    assert ([report], 7, "pending") == (unit.pending(), event.id.version, report.state)
+
+
+def test_the_time_of_a_report_is_now_unless_it_is_said(outbox: Path) -> None:
+    unit = joined(outbox, now=lambda: MORNING.replace(microsecond=5))
+    assert MORNING == unit.report(persons()).event.time
+    unit.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "pointer", "said"),
+    [
+        (persons(SYR=0), {}, "$.data.persons[0].count", ">= 1"),
+        (persons(XYZ=1), {}, "$.data.persons[0].citizenship", "three capital letters"),
+        (ApprehensionData("koper", ()), {}, "$.data.persons", "length >= 1"),
+        (persons(), {"subject": "no blanks"}, "$", "`subject`"),
+        (persons(), {"time": datetime(2024, 3, 14)}, "$.time", "timezone"),  # noqa: DTZ001
+        (WithdrawalData("duplicate"), {}, "$", "a withdrawal needs `amends`"),
+        (OperationClosedData(date(2024, 3, 15)), {}, "$", "must name the operation"),
+        (ApprehensionData("koper", ({"citizenship": "SYR", "count": 1, "x": 1},)), {}, "$.data.persons[0]", "unknown"),
+        ({"section": "koper"}, {}, "$", "nothing that can be reported"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_before_it_is_stored(
+    unit: FieldUnit, data: object, options: dict[str, object], pointer: str, said: str
+) -> None:
+    with pytest.raises(RefusedError, match=said.replace("(", r"\(")) as caught:
+        unit.report(data, **options)
+    assert pointer == caught.value.pointer
+    assert 1 == unit.report(persons()).number  # no number is lost with it
+
+
+def test_a_report_that_no_gateway_could_take_is_refused(unit: FieldUnit) -> None:
+    sections = tuple(SectionPlan(f"s{number}", "x" * 200, "joint") for number in range(300))
+    data = OperationOpenedData("Joint", date(2024, 3, 13), date(2024, 3, 15), sections)
+    with pytest.raises(RefusedError, match="65,536"):
+        unit.report(data, subject="op")
+    assert [] == unit.pending()
+
+
+def test_a_disk_that_takes_no_more_is_said_and_nothing_is_half_stored(unit: FieldUnit) -> None:
+    first = unit.report(persons())
+    pages = unit._outbox._db.execute("PRAGMA page_count").fetchone()[0]
+    unit._outbox._db.execute(f"PRAGMA max_page_count = {pages}")
+    stored = 1
+    with pytest.raises(OutboxError, match="full"):  # noqa: PT012  # how many still fit is SQLite's business
+        while stored < 100:
+            unit.report(persons())
+            stored += 1
+    unit._outbox._db.execute("PRAGMA max_page_count = 100000")
+    numbers = [report.number for report in unit.pending()]
+    assert first.id == unit.pending()[0].id
+    assert list(range(1, stored + 2)) == [*numbers, unit.report(persons()).number]
+
+
+# amending
+
+
+def test_an_amendment_names_the_original_and_the_next_revision(unit: FieldUnit) -> None:
+    original = unit.report(persons(SYR=4), subject="op", time=MORNING)
+    first = unit.amend(original.id, persons(SYR=5))
+    second = unit.amend(str(first.id), persons(SYR=6), subject="")
+    last = unit.withdraw(second.id, "did-not-occur")
+    assert [(original.id, 1), (original.id, 2), (original.id, 3)] == [
+        (report.event.amends, report.event.revision) for report in (first, second, last)
+    ]
+    assert [("op", MORNING), ("", MORNING), ("", MORNING)] == [
+        (report.event.subject, report.event.time) for report in (first, second, last)
+    ]
+    assert persons(SYR=6) == second.event.data
+    assert 4 == len({report.id for report in unit.pending()})
+
+
+def test_a_report_of_another_outbox_is_amended_with_everything_said(unit: FieldUnit) -> None:
+    other = uuid4()
+    with pytest.raises(RefusedError, match="time"):
+        unit.amend(other, persons())
+    first = unit.amend(other, persons(), subject="", time=MORNING)
+    assert (other, 1) == (first.event.amends, first.event.revision)
+    assert (other, 2) == ((second := unit.amend(first.id, persons())).event.amends, second.event.revision)
+
+
+@pytest.mark.parametrize("act", [lambda unit, ident: unit.amend(ident, persons()), FieldUnit.discard, FieldUnit.find])
+def test_what_is_no_id_is_named(unit: FieldUnit, act: object) -> None:
+    with pytest.raises(RefusedError, match="'no id' is no id"):
+        act(unit, "no id")
+
+
+def test_a_wrong_reason_for_a_withdrawal_is_refused(unit: FieldUnit) -> None:
+    report = unit.report(persons())
+    with pytest.raises(RefusedError, match="did-not-occur"):
+        unit.withdraw(report.id, "because")
+
+
+# rejected reports
+
+
+@pytest.fixture
+def online(outbox: Path, stub: Stub) -> Iterator[FieldUnit]:
+    """A unit with a gateway."""
+    unit = joined(outbox, stub.url)
+    yield unit
+    unit.close()
+
+
+def test_what_corrects_a_rejected_report_is_a_new_one_under_its_number(online: FieldUnit, stub: Stub) -> None:
+    """It is not in the log, so there is nothing to amend; and nobody shall miss its number for ever."""
+    wrong = online.report(persons("kopr"), subject="op", time=MORNING)
+    after = online.report(persons())
+    stub.answer = rejecting(wrong.id)
+    assert online.flush()
+    assert ["unknown-section"] == [report.problem.code for report in online.rejected() if report.problem]
+    right = online.amend(wrong.id, persons("koper"))
+    assert (None, 0, 1, "op", MORNING) == (
+        right.amends, right.revision, right.number, right.event.subject, right.event.time,
+    )  # fmt: skip
+    assert ("corrected", [], 3) == (online.find(wrong.id).state, online.rejected(), online.report(persons()).number)
+    assert online.flush()
+    assert ["delivered"] * 2 == [online.find(report.id).state for report in (after, right)]
+
+
+def test_an_amendment_of_a_corrected_report_amends_its_correction(online: FieldUnit, stub: Stub) -> None:
+    wrong = online.report(persons("kopr"))
+    stub.answer = rejecting(wrong.id)
+    online.flush()
+    right = online.amend(wrong.id, persons("koper"))
+    again = online.amend(wrong.id, persons("koper", SYR=2))
+    assert (right.id, 1) == (again.amends, again.revision)
+
+
+def test_amendments_of_a_rejected_original_still_go_out(online: FieldUnit, stub: Stub) -> None:
+    """They carry the whole content, so what was wrong may be right in them; then the chain is amended further."""
+    wrong = online.report(persons("kopr"))
+    amended = online.amend(wrong.id, persons("koper"))
+    stub.answer = rejecting(wrong.id)
+    online.flush()
+    assert ("rejected", "delivered") == (online.find(wrong.id).state, online.find(amended.id).state)
+    last = online.amend(wrong.id, persons("koper", SYR=3))
+    assert (wrong.id, 2, "corrected") == (last.amends, last.revision, online.find(wrong.id).state)
+
+
+def test_a_rejected_original_with_its_rejected_amendments_is_corrected_by_one_report(
+    online: FieldUnit, stub: Stub
+) -> None:
+    wrong = online.report(persons("kopr"))
+    worse = online.amend(wrong.id, persons("kper"))
+    stub.answer = rejecting(wrong.id, worse.id)
+    online.flush()
+    right = online.amend(worse.id, persons("koper"))
+    assert (None, 1, []) == (right.amends, right.number, online.rejected())
+
+
+def test_a_conflicting_amendment_is_corrected_with_the_next_revision(online: FieldUnit, stub: Stub) -> None:
+    """The log has another first amendment: from a lost copy of this outbox, or from the headquarters."""
+    original = online.report(persons())
+    mine = online.amend(original.id, persons(SYR=2))
+    stub.answer = rejecting(mine.id, code="conflict")
+    online.flush()
+    assert "rejected" == online.find(mine.id).state
+    again = online.amend(original.id, persons(SYR=2))
+    assert (original.id, 2, 3) == (again.amends, again.revision, again.number)
+
+
+def test_a_rejected_report_can_be_discarded_and_is_still_there(online: FieldUnit, stub: Stub) -> None:
+    wrong = online.report(persons("kopr"))
+    with pytest.raises(RefusedError, match="pending"):
+        online.discard(wrong.id)
+    stub.answer = rejecting(wrong.id)
+    online.flush()
+    with pytest.raises(RefusedError, match="nothing to withdraw"):
+        online.withdraw(wrong.id, "did-not-occur")
+    assert "discarded" == online.discard(wrong.id).state
+    assert ([], [wrong.id]) == (online.rejected(), [report.id for report in online.discarded()])
+    with pytest.raises(RefusedError, match="was discarded"):
+        online.amend(wrong.id, persons())
+    stub.answer = all_recorded
+
+
+# several processes
+
+
+def _mint(outbox: Path, seed: int, start: object) -> None:
+    unit = FieldUnit(outbox)
+    random = Random(seed)
+    start.wait()
+    for number in range(50):
+        report = unit.report(persons(SYR=seed + 1))
+        if random.random() < 0.3:
+            unit.amend(report.id, persons(AFG=number + 1))
+    unit.close()
+
+
+def test_several_processes_at_once_give_no_number_and_no_id_twice_and_leave_none_out(outbox: Path) -> None:
+    FieldUnit.join(outbox, link())
+    context = multiprocessing.get_context("fork")
+    start = context.Event()
+    processes = [context.Process(target=_mint, args=(outbox, seed, start)) for seed in range(4)]
+    for process in processes:
+        process.start()
+    start.set()
+    for process in processes:
+        process.join(60)
+    assert [0] * 4 == [process.exitcode for process in processes]
+    unit = FieldUnit(outbox)
+    reports = unit.pending()
+    unit.close()
+    assert 200 <= len(reports)
+    assert list(range(1, len(reports) + 1)) == [report.number for report in reports]
+    assert len(reports) == len({report.id for report in reports})
+    assert [report.number for report in reports] == [json.loads(report.raw)["reportno"] for report in reports]
+
+
+def test_amendments_of_one_report_by_several_processes_have_revisions_of_their_own(outbox: Path) -> None:
+    one, two = joined(outbox), FieldUnit(outbox)
+    original = one.report(persons())
+    made = [unit.amend(original.id, persons(SYR=2)).revision for unit in (one, two, two, one)]
+    assert [1, 2, 3, 4] == made
+    one.close()
+    two.close()

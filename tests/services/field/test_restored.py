@@ -1,0 +1,178 @@
+"""An outbox that comes back from an old copy, or begins anew, notices and says so; nothing is lost, nothing doubled."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from schemas.vocabulary import Position
+from services.field import FieldUnit
+from services.runtime.settings import Settings
+from tests import projectors
+from tests.gateways import enrolled, running_gateway
+from tests.services.field.patrols import (
+    Request,
+    Stub,
+    joined,
+    persons,
+    receipt,
+    recorded,
+    standing,
+)
+
+
+@pytest.fixture
+def gateway(settings: Settings) -> Iterator[str]:
+    with running_gateway(settings) as address:
+        yield address
+
+
+@pytest.fixture
+def token(client: redis.Redis, prefix: str) -> str:
+    return enrolled(client, prefix)
+
+
+def test_an_old_copy_of_an_outbox_carries_on_and_loses_and_doubles_nothing(
+    tmp_path: Path, gateway: str, token: str, client: redis.Redis, prefix: str, settings: Settings
+) -> None:
+    outbox, copy = tmp_path / "outbox.db", tmp_path / "copy.db"
+    unit = joined(outbox, gateway, token)
+    for _ in range(3):
+        unit.report(persons(SYR=1))
+    assert unit.flush(0)
+    waiting = unit.report(persons(AFG=2))
+    unit.close()
+    shutil.copy(outbox, copy)
+
+    unit = FieldUnit(outbox)
+    first = unit.pending()[0]
+    original = unit.find(first.id)
+    unit.amend(original.id, persons(AFG=3))
+    unit.report(persons(MAR=5))
+    assert unit.flush(0)
+    assert 6 == unit.status().last_number
+    unit.close()
+
+    told: list[str] = []
+    unit = FieldUnit(copy, on_notice=told.append)
+    offline = unit.report(persons(BGD=7))  # takes number 5, which the lost copy has used
+    mine = unit.amend(waiting.id, persons(AFG=4))  # takes revision 1, which the lost copy has used
+    assert unit.flush(0)
+    (notice,) = unit.status().notices
+    assert [notice.text] == told
+    assert "restored from an old copy" in notice.text
+    assert "up to number 6" in notice.text
+    assert ["conflict"] == [report.problem.code for report in unit.rejected() if report.problem]
+    assert 2 == unit.amend(mine.id, persons(AFG=4)).revision
+    assert 8 == unit.report(persons(PAK=1)).number
+    assert unit.flush(0)
+    assert ("delivered", []) == (unit.find(offline.id).state, unit.rejected())
+    assert 1 == len(unit.status().notices)
+    unit.close()
+
+    projectors.project(settings)
+    projectors.assert_counted(client, prefix, "SI")
+    tallies = projectors.stored(client, prefix, "SI").tallies
+    persons_by = {cell.split("|")[-1]: count for cell, count in tallies.items() if "|persons|" in cell}
+    assert {"SYR": 3, "AFG": 4, "MAR": 5, "BGD": 7, "PAK": 1} == persons_by
+
+
+def test_a_new_outbox_of_a_device_that_is_not_new_goes_on_above_its_numbers(
+    tmp_path: Path, gateway: str, token: str
+) -> None:
+    before = joined(tmp_path / "lost.db", gateway, token)
+    for _ in range(3):
+        before.report(persons())
+    before.flush(0)
+    before.close()
+    unit = joined(tmp_path / "outbox.db", gateway, token)
+    unit.report(persons())
+    assert unit.flush(0)
+    assert "never sent number 1" in unit.status().notices[0].text
+    assert 4 == unit.report(persons()).number
+    unit.close()
+
+
+def test_an_ordinary_life_is_no_restored_copy(tmp_path: Path, gateway: str, token: str) -> None:
+    for life in range(4):
+        unit = joined(tmp_path / "outbox.db", gateway, token)
+        for _ in range(life):
+            unit.amend(unit.report(persons()).id, persons(SYR=2))
+        assert unit.flush(0)
+        assert () == unit.status().notices
+        unit.close()
+
+
+def told_apart(tmp_path: Path, stub: Stub, reports: int, highest: int, *missing: tuple[int, int]) -> list[str]:
+    """Return what is noticed when the gateway has these numbers, and the outbox has reports that it never sent."""
+    unit = joined(tmp_path / "outbox.db", stub.url)
+    for _ in range(reports):
+        unit.report(persons())
+    stub.stands = lambda: standing(highest, *missing)
+    assert unit.flush(0)
+    assert max(reports, highest) + 1 == unit.report(persons()).number
+    notices = [notice.text for notice in unit.status().notices]
+    unit.close()
+    return notices
+
+
+@pytest.mark.parametrize(
+    ("reports", "highest", "missing", "noticed"),
+    [
+        (2, 0, (), 0),
+        (2, 5, (), 1),
+        (2, 2, (), 1),
+        (5, 3, (), 1),  # numbered past what the lost copy had used
+        (2, 9, ((1, 8),), 1),
+        (5, 3, ((1, 3),), 0),
+    ],
+)
+def test_numbers_that_this_copy_never_sent_are_noticed(
+    tmp_path: Path, stub: Stub, reports: int, highest: int, missing: tuple[tuple[int, int], ...], noticed: int
+) -> None:
+    assert noticed == len(told_apart(tmp_path, stub, reports, highest, *missing))
+
+
+def test_reports_that_the_log_has_lost_are_sent_again(tmp_path: Path, stub: Stub) -> None:
+    """As after a failover to a copy of the log that had not got them yet."""
+    unit = joined(tmp_path / "outbox.db", stub.url)
+    at = iter(range(1, 100))
+
+    def record(request: Request) -> object:
+        return receipt(*(recorded(ident, position=Position(f"170000000000{next(at)}-0")) for ident in request.ids))
+
+    stub.answer = record
+    reports = [str(unit.report(persons()).id) for _ in range(4)]
+    assert unit.flush(0)
+    unit.close()
+
+    # The log goes on at 3, without the second and the third; it does not reach the fourth yet.
+    stub.stands = lambda: standing(1, position="1700000000003-0")
+    unit = FieldUnit(tmp_path / "outbox.db")
+    new = str(unit.report(persons()).id)
+    assert unit.flush(0)
+    assert [reports, [*reports[1:3], new]] == stub.sent
+    assert "lost 2 reports" in unit.status().notices[0].text
+    unit.close()
+
+    unit = FieldUnit(tmp_path / "outbox.db")
+    unit.report(persons())
+    assert unit.flush(0)
+    assert [4, 3, 1] == list(map(len, stub.sent))  # once is enough
+    unit.close()
+
+
+def test_a_token_of_another_device_sends_nothing(tmp_path: Path, stub: Stub) -> None:
+    """Two devices' numbers must not be taken for one's."""
+    unit = joined(tmp_path / "outbox.db", stub.url)
+    answer = standing(3)
+    stub.stands = lambda: answer._replace(body=answer.body.replace(b"9f3c2a", b"aaaaaa"))
+    unit.report(persons())
+    assert not unit.flush(0)
+    assert "another device's" in unit.status().trouble
+    assert [] == stub.sent
+    unit.close()

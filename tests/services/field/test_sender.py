@@ -1,0 +1,377 @@
+"""What each answer of a gateway, or of what stands in its place, does to the reports that were sent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from schemas.http import Code, Result, problem
+from services.field import FieldUnit, sender
+from services.field.sender import Answer, Pauses, Trouble, read_retry_after, trouble_of
+from tests.http_faults import LOGIN_PAGE
+from tests.services.field.patrols import (
+    NOWHERE,
+    TOKEN,
+    Reply,
+    Request,
+    Stub,
+    all_recorded,
+    joined,
+    link,
+    persons,
+    receipt,
+    recorded,
+    refusal,
+    standing,
+)
+from tests.waiting import wait_for
+
+OTHER = "018e3a2f-6a1c-7c3e-9f10-2b6d6c1f0a11"
+NOON = datetime(2024, 3, 14, 12, tzinfo=UTC)
+Answering = Callable[[Request], Reply]
+
+
+@pytest.fixture
+def unit(tmp_path: Path, stub: Stub) -> Iterator[FieldUnit]:
+    unit = joined(tmp_path / "outbox.db", stub.url)
+    yield unit
+    unit.close()
+
+
+def states(unit: FieldUnit, *reports: Any) -> list[str]:
+    return [unit.find(report.id).state for report in reports]
+
+
+def refused(code: Code, status: int, **headers: str) -> Reply:
+    return refusal(problem(code, status, "why", retryable=status in (429, 503)), **headers)
+
+
+def result(ident: str, status: Any, *, code: Code = "unknown-section", retryable: bool = False, **more: Any) -> Result:
+    return Result(id=ident, status=status, problem=problem(code, 422, "why", retryable=retryable), **more)
+
+
+# what settles a report
+
+
+def test_a_receipt_with_its_id_delivers_a_report(unit: FieldUnit, stub: Stub) -> None:
+    report = unit.report(persons())
+    stub.answer = lambda request: receipt(recorded(request.ids[0], position="1700000000000-7"))
+    assert unit.flush(0)
+    found = unit.find(report.id)
+    assert ("delivered", "1700000000000-7", report.raw) == (found.state, found.position, found.raw)
+    assert (b"[" + report.raw + b"]") == stub.posted[0].body
+
+
+def test_a_duplicate_is_delivered_where_the_log_has_it(unit: FieldUnit, stub: Stub) -> None:
+    report = unit.report(persons())
+    stub.answer = lambda request: receipt(recorded(request.ids[0], status="duplicate", position="1600000000000-0"))
+    assert unit.flush(0)
+    assert "1600000000000-0" == unit.find(report.id).position
+
+
+@pytest.mark.parametrize("status", ["rejected", "conflict"])
+def test_what_will_never_be_taken_is_kept_with_its_problem_and_the_rest_goes_on(
+    unit: FieldUnit, stub: Stub, status: str
+) -> None:
+    reports = [unit.report(persons()) for _ in range(3)]
+    stub.answer = lambda request: receipt(
+        recorded(request.ids[0]), result(request.ids[1], status), recorded(request.ids[2])
+    )
+    assert unit.flush(0)
+    assert ["delivered", "rejected", "delivered"] == states(unit, *reports)
+    (rejected,) = unit.rejected()
+    assert rejected.problem is not None
+    assert ("unknown-section", "why") == (rejected.problem.code, rejected.problem.detail)
+
+
+def test_what_failed_for_a_passing_reason_is_sent_again(unit: FieldUnit, stub: Stub) -> None:
+    reports = [unit.report(persons()) for _ in range(2)]
+    stub.answer = lambda request: receipt(
+        recorded(request.ids[0]), result(request.ids[1], "rejected", code="unavailable", retryable=True)
+    )
+    assert not unit.flush(0)
+    assert ["delivered", "pending"] == states(unit, *reports)
+    stub.answer = all_recorded
+    assert unit.flush(0)
+    assert [[str(report.id) for report in reports], [str(reports[1].id)]] == stub.sent
+
+
+NO_RECEIPT: dict[str, Answering] = {
+    "200 with a login page": lambda _: Reply(200, LOGIN_PAGE.partition(b"\r\n\r\n")[2], {"Content-Type": "text/html"}),
+    "202 with a login page": lambda _: Reply(202, b"<html>"),
+    "202 with nothing": lambda _: Reply(202),
+    "202 with half a body": lambda request: Reply(202, all_recorded(request).body[:-9]),
+    "202 with another id": lambda request: receipt(
+        recorded(request.ids[0]), recorded("018e3a2f-6a1c-7c3e-9f10-2b6d6c1f0a11")
+    ),
+    "202 with one id twice": lambda request: receipt(*[recorded(request.ids[0])] * 2),
+    "202 with one id too few": lambda request: receipt(recorded(request.ids[0])),
+    "202 with one too many": lambda request: receipt(*map(recorded, [*request.ids, ""])),
+    "202 without ids": lambda request: receipt(*[recorded("")] * len(request.ids)),
+    "202 without positions": lambda request: receipt(*(Result(id=i, status="recorded") for i in request.ids)),
+    "202 with empty positions": lambda request: receipt(*(recorded(i, position="") for i in request.ids)),
+    "202 rejecting without a reason": lambda request: receipt(*(Result(id=i, status="rejected") for i in request.ids)),
+    "200 with results": lambda request: all_recorded(request)._replace(status=200),
+    "201 with results": lambda request: all_recorded(request)._replace(status=201),
+    "204": lambda _: Reply(204),
+    "302": lambda _: Reply(302, headers={"Location": "/elsewhere"}),
+    "308 to where receipts are": lambda _: Reply(308, headers={"Location": "/v1/events"}),
+    "400": lambda _: refused("malformed-request", 400),
+    "401": lambda _: refused("not-authenticated", 401),
+    "401 from who knows whom": lambda _: Reply(401, b"<html>"),
+    "403": lambda _: refused("not-allowed", 403),
+    "404": lambda _: refused("not-found", 404),
+    "404 from who knows whom": lambda _: Reply(404, b"nothing here"),
+    "405": lambda _: refused("method-not-allowed", 405),
+    "415": lambda _: refused("unsupported-media-type", 415),
+    "429": lambda _: refused("rate-limited", 429, Retry_After="3"),
+    "500": lambda _: refused("fault", 500),
+    "502": lambda _: Reply(502),
+    "503": lambda _: refused("unavailable", 503, Retry_After="3"),
+    "511": lambda _: Reply(511, b"<html>"),
+    "too long": lambda _: Reply(202, b" " * (sender.ANSWER_BYTES_MAX + 1)),
+}
+
+
+@pytest.mark.parametrize("answer", NO_RECEIPT.values(), ids=NO_RECEIPT)
+def test_what_is_no_receipt_leaves_everything_pending_and_is_said(
+    unit: FieldUnit, stub: Stub, answer: Answering
+) -> None:
+    reports = [unit.report(persons()) for _ in range(2)]
+    stub.answer = answer
+    assert not unit.flush(0)
+    assert (["pending"] * 2, 1) == (states(unit, *reports), len(stub.sent))
+    assert "wait" in unit.status().trouble
+    assert {"GET /v1/devices/me", "POST /v1/events"} == {f"{asked.method} {asked.path}" for asked in stub.asked}
+
+    stub.answer = all_recorded
+    unit._sender._not_before = 0.0
+    assert unit.flush(10)
+    assert (["delivered"] * 2, "") == (states(unit, *reports), unit.status().trouble)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("200 with a login page", "log in to the network"),
+        ("302", "log in to the network"),
+        ("401", "no longer valid: join again"),
+        ("403", "may not report"),
+        ("404", "does not take reports here"),
+        ("429", "asks for a pause"),
+        ("503", "at the moment"),
+    ],
+)
+def test_the_status_says_what_to_do(unit: FieldUnit, stub: Stub, answer: str, words: str) -> None:
+    unit.report(persons())
+    stub.answer = NO_RECEIPT[answer]
+    unit.flush(0)
+    assert words in unit.status().trouble
+
+
+def test_without_a_network_everything_waits_and_the_status_says_so(tmp_path: Path) -> None:
+    unit = joined(tmp_path / "outbox.db", NOWHERE)
+    unit.report(persons())
+    assert not unit.flush(0)
+    assert "cannot be reached" in unit.status().trouble
+    unit.close()
+
+
+def test_joining_again_delivers_what_an_old_token_could_not(unit: FieldUnit, stub: Stub, tmp_path: Path) -> None:
+    report = unit.report(persons())
+    stub.answer = lambda request: (
+        all_recorded(request)
+        if request.headers["authorization"] == f"Bearer {TOKEN}"
+        else refused("not-authenticated", 401)
+    )
+    FieldUnit.join(tmp_path / "outbox.db", link(stub.url, "old" + TOKEN))
+    assert not unit.flush(0)
+    FieldUnit.join(tmp_path / "outbox.db", link(stub.url))
+    assert "" == unit.status().trouble
+    assert unit.flush(0)
+    assert ["delivered"] == states(unit, report)
+
+
+def test_a_clock_that_is_off_is_in_the_status(unit: FieldUnit, stub: Stub) -> None:
+    unit.report(persons())
+    stub.answer = lambda request: receipt(recorded(request.ids[0], clock_off_s=-300))
+    unit.flush(0)
+    assert -300 == unit.status().clock_off_s
+    unit.report(persons())
+    stub.answer = all_recorded
+    unit.flush(0)
+    assert 0 == unit.status().clock_off_s
+
+
+# batches
+
+
+def test_reports_go_in_order_in_batches_by_count(unit: FieldUnit, stub: Stub) -> None:
+    reports = [str(unit.report(persons()).id) for _ in range(120)]
+    assert unit.flush(0)
+    assert [reports[:50], reports[50:100], reports[100:]] == stub.sent
+
+
+def test_batches_are_limited_in_bytes_too(unit: FieldUnit, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = [unit.report(persons()) for _ in range(5)]
+    monkeypatch.setattr(sender, "BATCH_BYTES", 2 * len(reports[0].raw) + 3)
+    assert unit.flush(0)
+    assert [2, 2, 1] == list(map(len, stub.sent))
+    assert 2 * len(reports[0].raw) + 3 == len(stub.posted[0].body)
+
+
+def test_a_batch_that_is_too_long_is_halved_and_a_single_report_that_is_too_long_is_kept_as_rejected(
+    unit: FieldUnit, stub: Stub
+) -> None:
+    reports = [unit.report(persons()) for _ in range(5)]
+    wrong = str(reports[3].id)
+    stub.answer = lambda request: (
+        refused("too-large", 413) if len(request.ids) > 2 or wrong in request.ids else all_recorded(request)
+    )
+    assert unit.flush(0)
+    assert [5, 2, 2, 1, 1, 1] == list(map(len, stub.sent))
+    assert ["delivered"] * 3 + ["rejected", "delivered"] == states(unit, *reports)
+    (rejected,) = unit.rejected()
+    assert rejected.problem is not None
+    assert "too-large" == rejected.problem.code
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_report_that_the_gateway_chokes_on_does_not_hold_up_the_others(
+    unit: FieldUnit, stub: Stub, status: int
+) -> None:
+    reports = [unit.report(persons()) for _ in range(9)]
+    wrong = str(reports[4].id)
+    stub.answer = lambda request: refused("fault", status) if wrong in request.ids else all_recorded(request)
+    assert not unit.flush(10)
+    assert [reports[4].id] == [report.id for report in unit.pending()]
+    assert "cannot make out" in unit.status().trouble
+
+
+# pauses
+
+
+def test_pauses_grow_with_jitter_up_to_a_limit_and_begin_again_after_success() -> None:
+    lowest, highest = Pauses(lambda: 0.0), Pauses(lambda: 1.0)
+    assert [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 150, 150] == [lowest.next(Trouble("")) for _ in range(11)]
+    assert [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] == [highest.next(Trouble("")) for _ in range(11)]
+    lowest.reset()
+    assert 0.5 == lowest.next(Trouble(""))
+    assert 900 == lowest.next(Trouble("", long=True))
+    assert 900 <= Pauses(lambda: 0.0).next(Trouble("", 900.0))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_the_least_pause_for_a_flush_too(tmp_path: Path, stub: Stub, status: int) -> None:
+    clock = [1_000.0]
+    pauses: list[float] = []
+
+    def pause(_: threading.Event, seconds: float) -> None:
+        pauses.append(seconds)
+        clock[0] += seconds
+
+    unit = joined(tmp_path / "outbox.db", stub.url, pause=pause, monotonic=lambda: clock[0])
+    unit.report(persons())
+    stub.answer = lambda _: refused("unavailable", status, Retry_After="7")
+    assert not unit.flush(0)
+    assert (1, []) == (len(stub.sent), pauses)
+    stub.answer = all_recorded
+    assert not unit.flush(0)
+    assert 1 == len(stub.sent)  # too early
+    assert unit.flush(8)
+    assert ([7.0], 2) == (pauses, len(stub.sent))
+    unit.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7),
+        ("0", 0),
+        (" 12 ", 12),
+        (format_datetime(NOON + timedelta(seconds=90), usegmt=True), 90),
+        (format_datetime(NOON - timedelta(seconds=90), usegmt=True), 0),
+        ("999999999999999999999", sender.RETRY_AFTER_S_MAX),
+        ("Thu, 14 Mar 2999 12:00:00 GMT", sender.RETRY_AFTER_S_MAX),
+        ("", 0),
+        ("-5", 0),
+        ("soon", 0),
+        ("٣", 0),
+        ("Thu, 99 Mar 2024 12:00:00 GMT", 0),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date_and_has_a_limit(text: str, seconds: float) -> None:
+    assert seconds == read_retry_after(text, NOON)
+
+
+def test_any_answer_at_all_is_a_trouble_in_words() -> None:
+    random = Random(20240314)
+    for status in range(100, 600):
+        body = random.choice([b"", b"{", random.randbytes(40), msgspec.json.encode(problem("fault", 500, "why"))])
+        media_type = random.choice(["", "application/problem+json"])
+        assert trouble_of(Answer(status, random.choice(["", "1", "x"]), media_type, body), NOON).text
+
+
+# in the background
+
+
+def test_the_background_sender_delivers_what_is_reported(tmp_path: Path, stub: Stub) -> None:
+    with joined(tmp_path / "outbox.db", stub.url, pause=threading.Event.wait) as unit:
+        reports = [unit.report(persons()) for _ in range(3)]
+        wait_for(lambda: not unit.pending(), what="delivery")
+        assert ["delivered"] * 3 == states(unit, *reports)
+
+
+def test_a_new_report_and_a_close_end_a_pause(tmp_path: Path, stub: Stub) -> None:
+    stub.answer = NO_RECEIPT["401"]  # a pause of minutes
+    with joined(tmp_path / "outbox.db", stub.url, pause=threading.Event.wait) as unit:
+        unit.report(persons())
+        wait_for(lambda: unit.status().trouble, what="the first attempt")
+        stub.answer = all_recorded
+        unit.report(persons())
+        wait_for(lambda: not unit.pending(), what="delivery")
+    assert unit._thread is not None
+    assert not unit._thread.is_alive()
+
+
+def test_a_flush_waits_for_who_is_sending_and_only_one_sends(tmp_path: Path, stub: Stub) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def slowly(request: Request) -> Reply:
+        arrived.set()
+        assert go_on.wait(10)
+        return all_recorded(request)
+
+    stub.answer = slowly
+    one = joined(tmp_path / "outbox.db", stub.url)
+    other = FieldUnit(tmp_path / "outbox.db", pause=lambda *_: go_on.set())
+    one.report(persons())
+    with one:
+        assert arrived.wait(10)
+        assert not other.flush(0)
+        assert other.flush(10)
+    other.close()
+    assert 1 == len(stub.sent)
+
+
+def test_the_sender_survives_a_fault(tmp_path: Path, stub: Stub) -> None:
+    told = []
+
+    def faulty(text: str) -> None:
+        told.append(text)
+        if len(told) == 1:
+            raise RuntimeError
+
+    stub.stands = lambda: standing(7)
+    with joined(tmp_path / "outbox.db", stub.url, on_notice=faulty, pause=lambda wake, _: wake.wait(0.01)) as unit:
+        unit.report(persons())
+        wait_for(lambda: not unit.pending(), what="delivery")
+    assert 1 == len(told)
