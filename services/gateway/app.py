@@ -17,6 +17,8 @@ import uvicorn
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
+from services.gateway.docs import DOCS_CSS, docs_page
+from services.gateway.openapi import asyncapi_bytes, openapi, openapi_bytes
 from services.gateway.routes import Gateway, Pages
 from services.gateway.side import GatewaySide
 from services.gateway.tokens import RateLimit, Tokens
@@ -182,8 +184,14 @@ async def _serve(settings: Settings, url: str, logger: FilteringBoundLogger, lis
     return server.interrupted
 
 
-def _pages(_settings: Settings) -> Pages:
-    return Pages(openapi=b"{}", asyncapi=b"{}", docs=b"", docs_css=b"")
+def _pages(settings: Settings) -> Pages:
+    sides = [side.side for side in settings.sides]
+    return Pages(
+        openapi=openapi_bytes(sides),
+        asyncapi=asyncapi_bytes(sides, settings.prefix),
+        docs=docs_page(openapi(sides)),
+        docs_css=DOCS_CSS,
+    )
 
 
 def __getattr__(name: str) -> GatewayApp:

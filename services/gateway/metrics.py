@@ -44,9 +44,9 @@ class Metrics:
         self.lag_seconds = gauge("lag_seconds", "Seconds since the oldest entry that is not counted was received")
         self.parked = gauge("parked_entries", "Entries of the log that are set aside")
         self.devices_missing = gauge("devices_with_missing_numbers", "Devices of which report numbers are missing")
-        for side in sides:
-            self.accepted.labels(side)
-        for code in CODES:  # so that a rate can be told from nothing
+        # So that a rate can be told from nothing; and looked up once.
+        self._accepted = {side: self.accepted.labels(side) for side in sides}
+        for code in CODES:
             self.rejected.labels(code)
             self.refused.labels(code)
 
@@ -54,7 +54,7 @@ class Metrics:
         """Count what became of one report."""
         match result.status:
             case "recorded":
-                self.accepted.labels(side).inc()
+                self._accepted[side].inc()
             case "duplicate":
                 self.duplicate.inc()
             case "conflict":

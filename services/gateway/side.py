@@ -39,6 +39,8 @@ RECENT_MAX: Final = 50_000
 """Reports that are remembered until the index surely has them."""
 TAIL_CHUNK: Final = 2_000
 TURN_MAX: Final = 2_000
+PATIENCE: Final = 4
+"""Looks at what comes in, without anything coming, before a turn begins."""
 UNAVAILABLE: Final = 503
 
 _OF_OPERATIONS: Final = ("unknown-operation", "unknown-section", "outside-period")
@@ -165,7 +167,7 @@ class GatewaySide:
         listed = []
         for name, operation in sorted(_with_operations(seen.operations, tail).items()):
             ends = last_day(operation)
-            if operation.plan and ends and today <= ends + TOLERANCE:
+            if operation.plan and ends and today - TOLERANCE <= ends:
                 plan = operation.plan
                 listed.append(
                     OpenOperation(operation=name, name=plan.name, starts=plan.starts, ends=ends, sections=plan.sections)
@@ -219,6 +221,7 @@ class GatewaySide:
     async def _turns(self) -> None:
         try:
             while self._waiting:
+                await self._gather()
                 taken: list[tuple[Sequence[Submitted], asyncio.Future[list[Result]]]] = []
                 size = 0
                 while self._waiting and (not taken or size + len(self._waiting[0][0]) <= TURN_MAX):
@@ -238,14 +241,21 @@ class GatewaySide:
         finally:
             self._turning = None
 
+    async def _gather(self) -> None:
+        """Let come in what is on its way: a turn costs nearly the same for one report as for eight."""
+        idle = 0
+        while idle < PATIENCE and len(self._waiting) < TURN_MAX:
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+            idle = 0 if len(self._waiting) > before else idle + 1
+
     async def _turn(self, submitted: Sequence[Submitted]) -> list[Result]:
         held, units = await self._held(submitted)
         results: list[Result | None] = [None] * len(submitted)
         to_append: list[int] = []
         first: dict[Identity, int] = {}
         for at, one in enumerate(submitted):
-            refused = refuse_amendment(one.event, one.principal, units.get(one.key))
-            if refused:
+            if refused := refuse_amendment(one.event, one.principal, units.get(one.key)):
                 results[at] = Result(id=str(one.event.id), status="rejected", problem=refused)
             elif repeated := settle(one.event, held.get(one.identity)):
                 results[at] = _repeated(one, repeated.position, repeated.problem)

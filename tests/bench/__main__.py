@@ -6,8 +6,11 @@ append-only file on and `appendfsync always`. A name as argument runs that measu
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import pickle
+import socket
 import statistics
 import subprocess
 import sys
@@ -15,13 +18,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import redis
 
+from schemas.codec import encode
+from schemas.events import Apprehension, ApprehensionData, CitizenshipCount
+from schemas.http import BATCH_TYPE, EVENT_TYPE
+from schemas.identity import RANDOM_BITS, uuid7
 from schemas.vocabulary import Side
 from services.runtime.embedded import embedded_server
 from services.simulator.fleet import FleetPlan, fleet
@@ -35,6 +43,9 @@ TYPED = 2_000 if QUICK else 10_000
 SIDES = (Side("SI"), Side("HR"))
 VARIANTS = Path(__file__).with_name("variants.py")
 ROOT = Path(__file__).parents[2]
+UVICORN = (
+    "--port", "{port}", "--log-level", "critical", "--no-access-log", "--loop", "uvloop", "--http", "httptools",
+)  # fmt: skip
 PROJECT = [sys.executable, "-m", "services.cli", "project"]
 
 
@@ -80,10 +91,15 @@ def latency() -> None:
     """Append to tally: from before XADD until the change that brings the tallies to it is on the change feed."""
     with filled(1_000) as (url, _), projecting(url):
         print("\nappend to tally at 200 reports/s for 20 s")
-        waits = tallied_after_s(url, rate=200, seconds=5 if QUICK else 20)
-        cuts = statistics.quantiles(waits, n=1000, method="inclusive")
-        p50, p99, p999 = (f"{cuts[at] * 1e3:.1f} ms" for at in (499, 989, 998))
-        print(f"  {len(waits):,} reports: p50 {p50}, p99 {p99}, p99.9 {p999}")
+        plan = FleetPlan(seed=2, reports=200 * (5 if QUICK else 20))
+        reports = [(submission.side, submission.event) for submission in fleet(plan)]
+        client = redis.Redis.from_url(url, protocol=2)
+
+        def append(side: Side, event: bytes) -> bytes:
+            position: bytes = client.execute_command("XADD", PartitionKeys("ft", side).log, "*", "event", event)
+            return position
+
+        show_waits(tallied_after_s(url, reports, append, rate=200))
 
 
 def memory() -> None:
@@ -119,13 +135,175 @@ def restart() -> None:
         ratio("long against short", pass_one, pass_two)
 
 
+def batches() -> None:
+    """Reports in batches of 50 through HTTP into the log, against a bare redis-py pipeline of the same bytes."""
+    count = 5_000 if QUICK else 40_000
+    print(f"\n{count:,} reports in batches of 50 through HTTP into the log, appendfsync always")
+    for clients in (1, 8):
+        ours, bare = [], []
+        for number in range(ROUNDS):
+            reports = made_reports(count, number)
+            with empty() as url, gateway(url) as (port, token):
+                batched = [b"[" + b",".join(reports[at : at + 50]) + b"]" for at in range(0, count, 50)]
+                requests = [request(body, token, BATCH_TYPE) for body in batched]
+                took = sent_s(port, [requests[at::clients] for at in range(clients)])[0]
+                ours.append(count / took)
+                bare.append(count / bare_pipeline_s(url, reports))
+        show(f"through the gateway, {clients} at once", ours, "reports/s")
+        show("bare redis-py, pipelined XADD", bare, "reports/s")
+        ratio(f"batches of {clients} against the bare pipeline", ours, bare)
+
+
+def single() -> None:
+    """One report a request from 8 clients, against a bare Litestar route that answers 201."""
+    count = 4_000 if QUICK else 24_000
+    print(f"\n{count:,} single reports from 8 clients, appendfsync always")
+    ours, bare, waits = [], [], []
+    for number in range(ROUNDS):
+        reports = made_reports(count, number)
+        with empty() as url, gateway(url) as (port, token):
+            requests = [request(body, token, EVENT_TYPE) for body in reports]
+            took, each = sent_s(port, [requests[at::8] for at in range(8)])
+            ours.append(count / took)
+            waits.append(p99_ms(each))
+        with served("-m", "uvicorn", "--app-dir", str(VARIANTS.parent), "bare_litestar:app", *UVICORN) as port:
+            bare.append(count / sent_s(port, [requests[at::8] for at in range(8)])[0])
+    show("single POST through the gateway", ours, "reports/s")
+    show("its p99", waits, "ms", 1)
+    show("bare Litestar route that answers 201", bare, "requests/s")
+    ratio("single POST against the bare route", ours, bare)
+
+
+def post_to_tally() -> None:
+    """From before a POST until the change that counts it is on the change feed."""
+    seconds = 5 if QUICK else 20
+    with empty() as url, projecting(url), gateway(url) as (port, token):
+        print(f"\nPOST to tally at 100 reports/s for {seconds} s")
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+
+        def post(_side: Side, event: bytes) -> bytes:
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": EVENT_TYPE}
+            connection.request("POST", "/v1/events", event, headers)
+            position: str = json.loads(connection.getresponse().read())["position"]
+            return position.encode()
+
+        reports = [(Side("SI"), event) for event in made_reports(100 * seconds, 0)]
+        waits = tallied_after_s(url, reports, post, rate=100)
+        show_waits(waits)
+
+
 MEASUREMENTS: dict[str, Callable[[], None]] = {
     "catch-up": catch_up,
     "replay": replay,
     "latency": latency,
     "memory": memory,
     "restart": restart,
+    "batches": batches,
+    "single": single,
+    "post-to-tally": post_to_tally,
 }
+
+
+@contextmanager
+def empty() -> Iterator[str]:
+    """Yield the URL of a server that holds nothing."""
+    with tempfile.TemporaryDirectory(prefix="fieldtally-bench-") as folder, embedded_server(Path(folder)) as url:
+        yield url
+
+
+@contextmanager
+def gateway(url: str) -> Iterator[tuple[int, str]]:
+    """Run a gateway; yield its port, and a token for it."""
+    settings = {"REDIS_URL": url, "RATE_LIMIT": "1000000000", "LAG_LIMIT": "1000000000", "LOG_FORMAT": "json"}
+    environment = {f"FIELDTALLY_{name}": text for name, text in settings.items()}
+    enrol = [sys.executable, "-m", "services.cli", "devices", "enrol", "SI-MP-07", "--format", "json"]
+    done = subprocess.run(
+        enrol, env=os.environ | environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with served("-m", "services.cli", "gateway", **environment) as port:
+        yield port, json.loads(done.stdout)["token"]
+
+
+@contextmanager
+def served(*arguments: str, **environment: str) -> Iterator[int]:
+    """Run a server of ours on a free port; yield the port when it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, *(argument.format(port=port) for argument in arguments)]
+    environment = os.environ | {"FIELDTALLY_HTTP_PORT": str(port)} | environment
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(1_000):
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.01)
+            yield port
+        finally:
+            process.terminate()
+
+
+def made_reports(count: int, number: int) -> list[bytes]:
+    """Return apprehensions of one unit's devices, outside any operation, made up by a seed."""
+    random = Random(number)
+    now = datetime.now(UTC).replace(microsecond=0)
+    citizenships = [("SYR", "AFG"), ("MAR", "BGD"), ("TUR", "PAK")]
+    return [
+        encode(
+            Apprehension(
+                specversion="1.0",
+                id=uuid7(int(now.timestamp() * 1000) + at, random.getrandbits(RANDOM_BITS)),
+                source=f"/SI/SI-MP-07/d{at % 8}",
+                reportno=1 + at // 8,
+                side=Side("SI"),
+                time=now - timedelta(seconds=random.randrange(86_400)),
+                data=ApprehensionData(
+                    section=random.choice(("koper", "novo-mesto", "ljubljana")),
+                    persons=tuple(
+                        CitizenshipCount(name, random.randint(1, 9))  # type: ignore[arg-type]
+                        for name in random.choice(citizenships)
+                    ),
+                ),
+            )
+        )
+        for at in range(count)
+    ]
+
+
+def request(body: bytes, token: str, content_type: str) -> bytes:
+    """Return the bytes of a POST."""
+    head = (
+        f"POST /v1/events HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def sent_s(port: int, clients: list[list[bytes]]) -> tuple[float, list[float]]:
+    """Send requests from so many clients in a process of their own; return the seconds in all, and of each."""
+    with tempfile.NamedTemporaryFile() as file:
+        pickle.dump(clients, file)
+        file.flush()
+        command = [sys.executable, str(VARIANTS.with_name("load.py")), str(port), file.name]
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    found = json.loads(done.stdout)
+    return found["seconds"], found["waits_s"]
+
+
+def bare_pipeline_s(url: str, reports: list[bytes]) -> float:
+    """Return how long redis-py takes to append the same bytes, 50 a pipeline."""
+    with redis.Redis.from_url(url, protocol=2) as client:
+        began = time.perf_counter()
+        for at in range(0, len(reports), 50):
+            pipe = client.pipeline(transaction=False)
+            for report in reports[at : at + 50]:
+                pipe.execute_command("XADD", "bare", "*", "event", report)
+            pipe.execute()
+        return time.perf_counter() - began
+
+
+def p99_ms(waits_s: list[float]) -> float:
+    """Return the p99 in milliseconds."""
+    return statistics.quantiles(waits_s, n=100, method="inclusive")[98] * 1e3
 
 
 @contextmanager
@@ -165,23 +343,29 @@ def projecting(url: str) -> Iterator[None]:
         process.terminate()
 
 
-def tallied_after_s(url: str, *, rate: int, seconds: int) -> list[float]:
-    """Append to both sides at a steady rate; return how long each report took to show in the change feed."""
+def show_waits(waits: list[float]) -> None:
+    """Print how long reports took to be counted."""
+    cuts = statistics.quantiles(waits, n=1000, method="inclusive")
+    p50, p99, p999 = (f"{cuts[at] * 1e3:.1f} ms" for at in (499, 989, 998))
+    print(f"  {len(waits):,} reports: p50 {p50}, p99 {p99}, p99.9 {p999}")
+
+
+def tallied_after_s(
+    url: str, reports: list[tuple[Side, bytes]], send: Callable[[Side, bytes], bytes], *, rate: int
+) -> list[float]:
+    """Send all reports but the first at a steady rate; return how long each took to show in the change feed."""
+    (_, first), *reports = reports
     sent: dict[tuple[Side, int, int], float] = {}
     seen: list[tuple[Side, int, int, float]] = []
-    reports = list(fleet(FleetPlan(seed=2, reports=rate * seconds)))
     client = redis.Redis.from_url(url, protocol=2)
     watching = threading.Thread(target=_watch, args=(url, seen, len(reports)))
     watching.start()
-    _wait_until_projecting(client, reports[0].event)
+    _wait_until_projecting(client, first)
     started = time.perf_counter()
-    for number, submission in enumerate(reports):
+    for number, (side, event) in enumerate(reports):
         time.sleep(max(0.0, started + number / rate - time.perf_counter()))
         before = time.perf_counter()
-        position = client.execute_command(
-            "XADD", PartitionKeys("ft", submission.side).log, "*", "event", submission.event
-        )
-        sent[(submission.side, *_order(position))] = before
+        sent[(side, *_order(send(side, event)))] = before
     watching.join(30)
     waits = []
     for side in SIDES:
