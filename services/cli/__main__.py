@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "demo": "demo:demo",
     "simulate": "simulate:simulate",
     "import": "imports:import_file",
+    "report": "report:report",
     "project": "project:project",
     "gateway": "gateway:gateway",
     "tallies": "tallies:tallies",

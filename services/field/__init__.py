@@ -156,8 +156,8 @@ class FieldUnit:
         before = self._outbox.latest(amends)
         if before is None and (subject is None or time is None):
             raise RefusedError(
-                f"report {amends} is not in this outbox: to amend it, say its operation (`subject`, empty for none) "
-                "and its `time` too, since an amendment carries everything"
+                f"report {amends} is not in this outbox: to amend it, say its operation (empty for none) and its time too, since "
+                "an amendment carries everything"
             )
         if before is not None:
             event = before.event

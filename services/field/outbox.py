@@ -534,8 +534,9 @@ def _canonical(
         )
         raw = codec.encode(codec.decode(codec.encode(event)))
     except codec.EventError as error:
-        raise RefusedError(f"this {name} was not stored: {error.pointer.removeprefix('$.')}: {error.rule}",
-                           error.pointer) from error  # fmt: skip
+        place = error.pointer.removeprefix("$").removeprefix(".")
+        text = f"this {name} was not stored: {place + ': ' if place else ''}{error.rule}"
+        raise RefusedError(text, error.pointer) from error
     except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
         raise RefusedError(f"this {name} was not stored: {error}") from error
     if len(raw) > EVENT_BYTES_MAX:
