@@ -141,7 +141,7 @@ class Gateway:
 
         # A plain ASGI handler: every report comes through here, and requests and responses as objects cost twice what
         # everything that is done for the report costs.
-        @asgi("/v1/events")
+        @asgi("/v1/events", copy_scope=False)
         async def events(scope: Scope, receive: Receive, send: Send) -> None:
             await self.events(cast("HTTPScope", scope), receive, send)
 
@@ -165,11 +165,11 @@ class Gateway:
 
         @get("/docs", sync_to_thread=False)
         def docs() -> HttpResponse:
-            return Response(pages.docs, media_type="text/html; charset=utf-8", headers=_STYLE_ONLY)
+            return Response(pages.docs, media_type="text/html", headers=_STYLE_ONLY)
 
         @get("/docs.css", sync_to_thread=False)
         def docs_css() -> HttpResponse:
-            return Response(pages.docs_css, media_type="text/css; charset=utf-8", headers=_STYLE_ONLY)
+            return Response(pages.docs_css, media_type="text/css", headers=_STYLE_ONLY)
 
         @get("/health/live", sync_to_thread=False)
         def live() -> HttpResponse:
@@ -183,7 +183,8 @@ class Gateway:
         @get("/metrics")
         async def metrics() -> HttpResponse:
             await self._update_gauges()
-            return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+            # Litestar says the charset of a text itself.
+            return Response(self.metrics.text(), media_type=CONTENT_TYPE.removesuffix("; charset=utf-8"))
 
         return [
             events, standing, operations, openapi, asyncapi, docs, docs_css, live, ready, metrics,
