@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from schemas.events import Event
 from schemas.examples import event_examples, operation_of
-from schemas.vocabulary import NAME_PATTERN, Measure, Side
+from schemas.vocabulary import NAME_PATTERN, NAME_RULE, Measure, Side
 
 SCHEMA_ID: Final = "urn:fieldtally:events:v1"
 VERSION: Final = "1.0.0"
@@ -43,11 +43,11 @@ _PRINTABLE: Final = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
 _MEANINGS: Final = {
     "specversion": "CloudEvents 1.0.",
     "id": "A UUID (version 7 advised), made on the device once: the report's identity for ever.",
-    "source": "Who reports: /side/unit/device. Its side is the event's `side`.",
+    "source": "Who reports: /side/unit/device, with the event's `side`; parts of 1 to 64 letters, digits, hyphens.",
     "type": "The event type and its version.",
     "reportno": "The device's running number, from 1; it only serves to find what is missing.",
     "side": "The country whose authorities count the result (ISO 3166-1 alpha-2).",
-    "subject": "The operation; absent for work outside any operation.",
+    "subject": f"The operation; absent for work outside any operation. It {NAME_RULE}.",
     "time": "When it happened, with the offset from UTC that the device's clock shows; years 2 to 9998.",
     "amends": "The `id` of the original report, of which this is a later version; not the event's own `id`.",
     "revision": "Which later version this is: 1, 2, 3 and so on.",
@@ -57,7 +57,7 @@ _MEANINGS: Final = {
     "ends": "The last day, included; not before the first.",
     "closed": "The last day of the operation.",
     "coverage": "By joint mixed patrols, or as one of the remaining areas.",
-    "section": "The stretch of border.",
+    "section": f"The stretch of border. It {NAME_RULE}.",
     "sections": "The sections of the side that opens the operation, each once.",
     "persons": "Persons apprehended, by citizenship, each once; the breakdown is the total.",
     "smugglers": "Smugglers arrested, by citizenship, each once.",
@@ -65,7 +65,7 @@ _MEANINGS: Final = {
     "remanded": "Persons remanded in custody, by citizenship, each once.",
     "citizenship": "ISO 3166-1 alpha-3, or XXA stateless, XXB and XXC refugee, XXX unspecified, RKS Kosovo.",
     "count": "How many.",
-    "case": "The case that the persons belong to.",
+    "case": f"The case that the persons belong to. It {NAME_RULE}.",
     "opens_case": "Whether this report is the first of its case.",
     "measure": "What was counted.",
     "totals": "The figures; each measure, section and citizenship once.",
@@ -122,6 +122,7 @@ def components(
             # Absent is not the same as given with the value that stands for absent.
             for absent in ("subject", "revision"):
                 rules[absent].pop("default", None)
+            rules["subject"].pop("minLength")  # its pattern says as much
             if sides:
                 rules["side"].pop("pattern")
                 rules["side"]["enum"] = [*sides]

@@ -94,7 +94,7 @@ def _operation(document: Node, path: str, method: str, operation: Node) -> str:
 
 
 def _answer(document: Node, status: str, answer: Node) -> str:
-    phrase = f'<span class="status s{status[0]}">{_e(status)}</span> {_e(HTTPStatus(int(status)).phrase)}'
+    phrase = f"{_status(status)} {_e(HTTPStatus(int(status)).phrase)}"
     name = answer.get("$ref", "").rpartition("/")[2]
     if name:
         whole = document["components"]["responses"][name]
@@ -119,7 +119,8 @@ def _refusals(document: Node) -> str:
         "<p>How a request is refused as a whole, wherever that happens.</p>",
     ]
     for name, answer in document["components"]["responses"].items():
-        parts.append(f"<article>{_heading(3, f'answer-{name}', _words(name))}{_answer_body(answer)}</article>")
+        heading = _heading(3, f"answer-{name}", f"{_status_of(answer)} {_words(name)}")
+        parts.append(f"<article>{heading}{_answer_body(answer)}</article>")
     return f"<section>{''.join(parts)}</section>"
 
 
@@ -262,6 +263,16 @@ def _heading(level: int, ident: str, inner: str) -> str:
 
 def _method(method: str) -> str:
     return f'<span class="method {_e(method)}">{_e(method.upper())}</span>'
+
+
+def _status(status: str) -> str:
+    return f'<span class="status s{_e(status[0])}">{_e(status)}</span>'
+
+
+def _status_of(answer: Node) -> str:
+    """Return the status of a shared answer: the document says it in the bodies alone."""
+    bodies = (example["value"] for body in answer["content"].values() for example in body.get("examples", {}).values())
+    return next((_status(str(body["status"])) for body in bodies if "status" in body), "")
 
 
 def _path(path: str) -> str:

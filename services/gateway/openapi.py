@@ -384,14 +384,14 @@ def _submit(sides: tuple[Side, ...]) -> dict[str, Any]:
             "content": {
                 EVENT_TYPE: {
                     "schema": _ref("Event"),
-                    "examples": {name: {"value": msgspec.to_builtins(event)} for name, event in events.items()},
+                    "examples": {name: {"value": _plain(event)} for name, event in events.items()},
                 },
                 BATCH_TYPE: {
                     "schema": _ref("Batch"),
                     "examples": {
                         "two reports": {
                             "value": [
-                                msgspec.to_builtins(events[name]) for name in ("apprehension", "smuggler-arrest")
+                                _plain(events[name]) for name in ("apprehension", "smuggler-arrest")
                             ]
                         }
                     },
@@ -504,8 +504,13 @@ def _text_answer(description: str, media_type: str) -> dict[str, Any]:
 
 
 def _examples(examples: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {name: {"value": msgspec.to_builtins(value)} for name, value in examples.items()}
+    shown = {name: {"value": _plain(value)} for name, value in examples.items()}
     return {"examples": shown} if shown else {}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it."""
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def _problem_answers(*statuses: int) -> dict[str, dict[str, Any]]:
