@@ -277,12 +277,12 @@ class Gateway:
             raise RefusedError(
                 problem("not-allowed", 403, f"reports come from units and desks, not from a {principal.role}")
             )
-        if principal.sides[0] not in self.sides:
+        if principal.side not in self.sides:
             raise RefusedError(problem("not-allowed", 403, f"there is no side {principal.side} here"))
         return found
 
     def _side(self, principal: Principal) -> GatewaySide:
-        return self.sides[principal.sides[0]]
+        return self.sides[Side(principal.side)]
 
     # How it goes
 

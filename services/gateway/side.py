@@ -21,7 +21,7 @@ from schemas.principals import Principal
 from schemas.tallies import DeviceNumbers, Operation
 from schemas.vocabulary import Position, parse_source
 from services.gateway.admission import TOLERANCE, Held, last_day, refuse, refuse_amendment, settle
-from services.runtime.errors import FieldtallyError, UnreachableError
+from services.runtime.errors import FaultError, FieldtallyError, UnreachableError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry
 from services.store.door import RedisDoor
@@ -96,6 +96,8 @@ class GatewaySide:
             self.failure = None
         except FieldtallyError as error:
             self.failure = error
+        except Exception as fault:  # noqa: BLE001  # who looks must go on looking, and nobody believes what is old
+            self.failure = FaultError(f"a fault in Fieldtally itself ({type(fault).__name__}) hides {self.side.side}")
 
     def ready(self) -> None:
         """Raise what keeps this side from taking reports, if anything does."""
@@ -262,7 +264,8 @@ class GatewaySide:
             elif one.identity not in first:
                 first[one.identity] = at
                 to_append.append(at)
-                units.setdefault(one.key, parse_source(one.event.source).unit)
+                if not one.event.revision:
+                    units.setdefault(one.key, parse_source(one.event.source).unit)
         positions = await self._append([submitted[at] for at in to_append])
         failed = problem("unavailable", UNAVAILABLE, "the server took a part of this batch only", retryable=True)
         for at, position in zip(to_append, positions, strict=True):
@@ -316,8 +319,8 @@ class GatewaySide:
                 original = self._recent.get((one.key, 0))
                 if original:
                     originals[one.key] = original.position
-                elif found:
-                    originals[one.key] = found.original or found.position
+                elif indexed_at := _position(found, 0):  # of an original that has not come nobody knows who made it
+                    originals[one.key] = indexed_at
         wanted = list(dict.fromkeys([*where.values(), *originals.values()]))
         events = {
             position: arrive(position, entry.fields).event

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -9,6 +11,7 @@ from msgspec import Struct
 
 from schemas.tallies import DeviceNumbers, Operation
 from schemas.vocabulary import START, Position
+from services.runtime.errors import UnsoundTalliesError
 from services.store.connection import Client, translated
 from services.store.keys import PartitionKeys
 from services.store.tally_store import FIRST_GENERATION
@@ -69,13 +72,16 @@ class RedisGlance:
                     info, following = await pipe.execute()
                 appended = int(info["entries-added"])
                 next_entry = Position(following[0][0].decode()) if following else None
-        entries, *parked = (int(number or 0) for number in checkpoint[1:])
+        with self._sound():
+            entries, *parked = (int(number or 0) for number in checkpoint[1:])
+        with self._sound():
+            plans = {name.decode(): _operation.decode(plan) for name, plan in operations.items()}
         return Glance(
             generation=generation,
             position=position,
             entries=entries,
             parked=sum(parked),
-            operations={name.decode(): _operation.decode(plan) for name, plan in operations.items()},
+            operations=plans,
             appended=appended,
             next_entry=next_entry,
         )
@@ -84,13 +90,25 @@ class RedisGlance:
         """Return the numbers of one device, named `unit/device`."""
         with translated(self._url):
             row: Any = await self._client.hget(self._keys.generation(generation).devices, name)
-        return None if row is None else _device.decode(row)
+        with self._sound():
+            return None if row is None else _device.decode(row)
 
     async def devices(self, generation: str) -> dict[str, DeviceNumbers]:
         """Return the numbers of all devices."""
         with translated(self._url):
             rows: Any = await self._client.hgetall(self._keys.generation(generation).devices)
-        return {name.decode(): _device.decode(row) for name, row in rows.items()}
+        with self._sound():
+            return {name.decode(): _device.decode(row) for name, row in rows.items()}
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Nobody but the projector writes derived state; what it cannot have written is damage."""
+        try:
+            yield
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise UnsoundTalliesError(
+                f"the derived state of side {self._keys.side} holds what Fieldtally never wrote: `fieldtally doctor`"
+            ) from error
 
 
 _CHECKPOINT: Final = ("position", "entries", "conflict", "malformed", "unknown_type", "wrong_side")
