@@ -50,6 +50,8 @@ CONFLICT: Final = 409
 TOLERANCE: Final = timedelta(days=1)
 """How far a time may lie outside its operation, and in the future."""
 
+_FIRST_DAY: Final = date(2, 1, 1)
+_LAST_DAY: Final = date(9998, 12, 31)
 _STEP: Final = re.compile(r"[A-Za-z0-9_]+")
 _NAMED_FIELD: Final = re.compile(r"(?:unknown field |Object missing required field )?`(?P<field>[A-Za-z_]{1,40})`")
 
@@ -193,9 +195,11 @@ def _refuse_operation(event: Event, operations: Mapping[str, Operation], zone: t
     # When an operation was closed, a balance booked or a report taken back says nothing about when something happened.
     if isinstance(event, OperationClosed | OpeningBalance | Withdrawal):
         return None
-    begins = datetime.combine(plan.starts, time.min, zone)
-    ends = datetime.combine((operation.closed or plan.ends), time.min, zone) + timedelta(days=1)
-    if not begins - TOLERANCE <= event.time <= ends + TOLERANCE:
+    # A plan may reach to the calendar's ends, "9999-12-31" for one that stays open; no event does.
+    first, last = max(plan.starts, _FIRST_DAY), min(operation.closed or plan.ends, _LAST_DAY)
+    begins = datetime.combine(first - TOLERANCE, time.min, zone)
+    ends = datetime.combine(last + timedelta(days=1) + TOLERANCE, time.min, zone)
+    if not begins <= event.time <= ends:
         detail = f"more than a day outside {event.subject}, {plan.starts} to {operation.closed or plan.ends}"
         return problem("outside-period", REJECTED, detail, pointer="/time")
     return None
