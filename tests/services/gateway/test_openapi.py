@@ -19,6 +19,7 @@ from schemas.http import BATCH_MAX, BATCH_TYPE, CODES, TITLES, Liveness, Status
 from schemas.principals import Role
 from schemas.vocabulary import Side
 from services.gateway.app import GatewayApp
+from services.gateway.docs import DOCS_CSS, docs_page
 from services.gateway.openapi import METRICS_TYPE, asyncapi_bytes, openapi, openapi_bytes
 from services.runtime.settings import Settings
 from tests import given
@@ -226,6 +227,8 @@ def address(settings: Settings) -> Iterator[str]:
 def test_what_is_served_is_what_is_exported(address: str, prefix: str) -> None:
     assert openapi_bytes((SI, HR)) == httpx.get(f"{address}/openapi.json").content
     assert asyncapi_bytes((SI, HR), prefix) == httpx.get(f"{address}/asyncapi.json").content
+    assert docs_page(DOCUMENT) == httpx.get(f"{address}/docs").content
+    assert DOCS_CSS == httpx.get(f"{address}/docs.css").content
 
 
 def assert_described(answer: httpx.Response) -> None:
