@@ -1,0 +1,199 @@
+// A Fieldtally client that loses nothing: a report is in IndexedDB before anything else happens, and is sent until the
+// gateway has named it in a receipt. No dependency: copy this file. README.md says what it guarantees and what not.
+
+const BATCH_TYPE = "application/cloudevents-batch+json";
+const BATCH = 50; // reports in a request
+const EVENT_BYTES_MAX = 65_536; // the gateway's limit for one report
+const LINK = /^#token=([\w.~+/=-]+)&source=((\/[A-Z]{2}\/[A-Za-z0-9-]{1,64}\/)[A-Za-z0-9-]{1,64})$/;
+const OUTCOMES = { __proto__: null, recorded: "sent", duplicate: "sent", conflict: "rejected", rejected: "rejected" };
+
+/** A UUID of version 7 (RFC 9562): 48 bits of time, 74 random ones. */
+export function uuid7(ms = Date.now()) {
+  const bits = Array.from(crypto.getRandomValues(new Uint8Array(19)), (byte) => (byte & 15).toString(16)).join("");
+  const hex = `${ms.toString(16).padStart(12, "0")}7${bits.slice(1, 4)}${"89ab"["0x" + bits[0] & 3]}${bits.slice(4)}`;
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
+/** RFC 3339 with the device's own offset: what its clock showed where it happened. */
+export function rfc3339(date = new Date()) {
+  const offset = -date.getTimezoneOffset();
+  const iso = (minutes) => new Date(minutes * 60_000).toISOString();
+  return iso(date / 60_000 + offset).slice(0, 19) + (offset < 0 ? "-" : "+") + iso(Math.abs(offset)).slice(11, 16);
+}
+
+const done = (request) => new Promise((resolve, reject) => {
+  request.onsuccess = () => resolve(request.result);
+  request.onerror = () => reject(request.error);
+});
+
+/** Dispatches "change" whenever something is different from before, in this tab or in another one. */
+export class Outbox extends EventTarget {
+  pausesMs = [1_000, 60_000]; // before the second attempt, doubling up to the longest
+  #db; #channel; #timer; #most = BATCH; #queued = false; #standingKnown = false;
+
+  static async open(name = "fieldtally") {
+    const [outbox, request] = [new Outbox(), indexedDB.open(name, 1)];
+    request.onupgradeneeded = () => {
+      request.result.createObjectStore("device");
+      const reports = request.result.createObjectStore("reports", { keyPath: "order", autoIncrement: true });
+      for (const field of ["id", "key", "state"]) reports.createIndex(field, field, { unique: field === "id" });
+    };
+    outbox.#db = await done(request);
+    outbox.#channel = new BroadcastChannel(name);
+    outbox.#channel.onmessage = () => outbox.#wake();
+    addEventListener("online", () => outbox.flush());
+    outbox.#wake();
+    return outbox;
+  }
+
+  /** Take an enrolment link; works offline too. The same link again, or another device's of the unit, loses nothing. */
+  async join(link) {
+    const url = new URL(link.trim());
+    const [, token, source, unit] = LINK.exec(decodeURIComponent(url.hash)) ?? [];
+    if (!source) throw new Error("This is no enrolment link: it ends in #token=…&source=/side/unit/device");
+    await this.#transact("readwrite", async (device, reports) => {
+      if (!(device.source ?? source).startsWith(unit) && (await done(reports.index("state").count("pending"))))
+        throw new Error(`Reports of ${device.source} are still waiting: send them before joining as another unit`);
+      if (device.source !== source) Object.assign(device, { next: 1, used: undefined });
+      Object.assign(device, { gateway: url.href.replace(/\/*[#?].*/, "/"), token, source, pause: undefined });
+    });
+    navigator.storage?.persist?.(); // else a browser that is short of space may throw everything away
+    return this.flush();
+  }
+
+  /** Resolve to the report's id once it is on disk. `type` as in "apprehension"; `time` is a Date or RFC 3339. */
+  async report(type, data, { subject, time = new Date() } = {}) {
+    const content = { type: `org.fieldtally.${type}.v1`, subject, time, data: structuredClone(data) };
+    return this.#transact("readwrite", (device, reports) => this.#add(device, reports, content));
+  }
+
+  /** Put new data in the place of a report's; resolve to the new id. One that was rejected is reported anew. */
+  async amend(id, data, about) { return this.#revise(id, { ...about, data: structuredClone(data) }); }
+
+  /** Take a report back: duplicate, did-not-occur, out-of-scope or data-entry-error. A rejected one is let go. */
+  async withdraw(id, reason) { return this.#revise(id, { type: "org.fieldtally.withdrawal.v1", data: { reason } }); }
+
+  pending() { return this.#list("pending"); }
+  rejected() { return this.#list("rejected"); }
+  sent() { return this.#list("sent"); }
+
+  /** Who this device is, if the gateway knows it, why sending pauses, which numbers an earlier copy of it had used. */
+  async status() {
+    const { token, next, ...device } = await this.#transact("readonly", (device) => device);
+    return { ...device, known: this.#standingKnown };
+  }
+
+  /** Send now instead of after the pause, unless the gateway asked for it. */
+  flush() {
+    this.#standingKnown = false;
+    return this.#transact("readwrite", (device) => { if (!device.pause?.asked) device.pause = undefined; });
+  }
+
+  // One transaction over everything: on disk when it resolves, undone as a whole if `work` throws. All tabs hear of it.
+  async #transact(mode, work) {
+    const transaction = this.#db.transaction(["device", "reports"], mode, { durability: "strict" });
+    const ended = new Promise((resolve) => { transaction.oncomplete = transaction.onabort = resolve; });
+    const [devices, reports] = ["device", "reports"].map((store) => transaction.objectStore(store));
+    try {
+      const device = (await done(devices.get(0))) ?? { next: 1 };
+      const result = await work(device, reports);
+      if (mode === "readwrite") await done(devices.put(device, 0));
+      if ((await ended).type === "abort") throw transaction.error;
+      if (mode === "readwrite") { this.#wake(); this.#channel.postMessage("changed"); }
+      return result;
+    } catch (error) {
+      try { transaction.abort(); } catch { /* it has ended by itself */ }
+      throw error;
+    }
+  }
+
+  // The text made here is what is sent, however often: a new spelling of it would be other content.
+  async #add(device, reports, { type, subject, time, amends, revision, data }) {
+    if (!device.source) throw new Error("This device has not joined: take its enrolment link first");
+    const [id, reportno, source, side] = [uuid7(), device.next++, device.source, device.source.slice(1, 3)];
+    const attributes = { specversion: "1.0", type, id, source, reportno, side, subject: subject || undefined };
+    const text = JSON.stringify({ ...attributes, time: time.getTime ? rfc3339(time) : time, amends, revision, data });
+    if (new Blob([text]).size > EVENT_BYTES_MAX) throw new Error(`A report has at most ${EVENT_BYTES_MAX} bytes`);
+    await done(reports.add({ id, key: amends ?? id, revision: revision ?? 0, state: "pending", text }));
+    return id;
+  }
+
+  #revise(id, changes) {
+    return this.#transact("readwrite", async (device, reports) => {
+      const { key } = (await done(reports.index("id").get(id))) ?? {};
+      const versions = key ? await done(reports.index("key").getAll(key)) : [];
+      const rejected = versions.filter(({ state }) => state === "rejected");
+      // In the log, or on its way there; a conflict says that the log holds this id already.
+      const logged = versions.some(({ state, problem }) => /sent|pending/.test(state) || problem?.code === "conflict");
+      if (!logged && !rejected.length) throw new Error(`Report ${id} is not on this device, or has been replaced`);
+      for (const version of rejected) await done(reports.put({ ...version, state: "replaced" }));
+      const [{ type }, { subject, time }] = [versions[0], versions.at(-1)].map(({ text }) => JSON.parse(text));
+      const revision = 1 + Math.max(...versions.map((version) => version.revision));
+      const content = { type, subject, time, ...changes, ...(logged && { amends: key, revision }) };
+      return logged || !changes.type ? this.#add(device, reports, content) : undefined;
+    });
+  }
+
+  async #list(state) {
+    const found = await this.#transact("readonly", (_, reports) => done(reports.index("state").getAll(state)));
+    return found.map(({ text, ...rest }) => ({ ...rest, event: JSON.parse(text) }));
+  }
+
+  // One delivery at a time, among all tabs; whoever wakes it meanwhile gets one more after it.
+  #wake() {
+    this.dispatchEvent(new Event("change"));
+    if (this.#queued) return;
+    this.#queued = true;
+    const run = () => { this.#queued = false; return this.#deliver(); };
+    (navigator.locks?.request(this.#db.name, run) ?? run()).catch(console.error);
+  }
+
+  // One request. What came of it is written down, and whatever is written wakes the next.
+  async #deliver() {
+    clearTimeout(this.#timer);
+    const read = async (device, reports) => [device, await done(reports.index("state").getAll("pending", this.#most))];
+    const [device, batch] = await this.#transact("readonly", read);
+    const pauseMs = device.pause?.since <= Date.now() ? device.pause.until - Date.now() : 0; // a clock set back ends it
+    if (pauseMs > 0) this.#timer = setTimeout(() => this.#wake(), pauseMs);
+    if (pauseMs > 0 || !device.token) return;
+    if (!batch.length) return this.#standingKnown || this.#compareNumbers(device);
+    const { status, answer, askedMs } = await this.#ask(device, "v1/events", `[${batch.map(({ text }) => text)}]`);
+    const refused = (status === 400 || status === 413) && answer?.code && !answer.retryable;
+    this.#most = refused ? Math.ceil(batch.length / 2) : BATCH; // halved until it is known whose fault it is
+    if (refused && batch.length > 1) return this.#wake();
+    const receipt = refused ? [{ id: batch[0].id, status: "rejected", problem: answer }] : answer?.results;
+    const results = Array.isArray(receipt) && (refused || status === 202) ? receipt : [];
+    await this.#transact("readwrite", async (device, reports) => {
+      let settled = 0;
+      for (const report of batch) {
+        const { status, problem } = results.find((result) => result?.id === report.id) ?? {};
+        const state = problem?.retryable ? undefined : OUTCOMES[status];
+        if (state) settled += Boolean(await done(reports.put({ ...report, state, problem })));
+      }
+      const tries = settled ? 1 : (device.pause?.tries ?? 0) + 1;
+      const grownMs = Math.min(this.pausesMs[0] * 2 ** (tries - 1), this.pausesMs[1]) * (0.5 + Math.random() / 2);
+      const why = answer?.title ?? (status ? `an answer (${status}) that is no receipt for all` : "no connection");
+      const pause = { why, tries, since: Date.now(), until: Date.now() + askedMs + grownMs, asked: askedMs > 0 };
+      device.pause = settled < batch.length ? pause : undefined;
+    });
+  }
+
+  // A device restored from a copy, or installed again, learns which numbers it has used before, and goes on above them.
+  async #compareNumbers({ next, source, ...gateway }) {
+    const { status, answer } = await this.#ask(gateway, "v1/devices/me");
+    this.#standingKnown = status === 200 && `/${answer?.side}/${answer?.unit}/${answer?.device}` === source;
+    if (!this.#standingKnown || answer.highest < next) return this.dispatchEvent(new Event("change"));
+    const [used, above] = [{ from: next, to: answer.highest }, answer.highest + 1];
+    await this.#transact("readwrite", (device) => Object.assign(device, { used, next: Math.max(device.next, above) }));
+  }
+
+  async #ask({ gateway, token }, path, body) {
+    const headers = { Authorization: `Bearer ${token}`, "Content-Type": BATCH_TYPE, "Fieldtally-Sent": rfc3339() };
+    const how = { method: body ? "POST" : "GET", headers, body, redirect: "error", cache: "no-store" };
+    const response = await fetch(gateway + path, { ...how, signal: AbortSignal.timeout(30_000) }).catch(() => null);
+    const asked = response?.headers.get("Retry-After") ?? "";
+    const askedMs = (/^\d+$/.test(asked) ? asked * 1_000 : Date.parse(asked) - Date.now()) || 0;
+    const answer = await response?.json().catch(() => null);
+    return { status: response?.status ?? 0, answer, askedMs: Math.min(Math.max(askedMs, 0), 3_600_000) };
+  }
+}

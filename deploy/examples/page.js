@@ -1,0 +1,140 @@
+// The form on top of the outbox: it only shows what the outbox holds, so a reload or another tab shows the same.
+
+import { Outbox } from "./fieldtally-outbox.js";
+
+const SENT_SHOWN = 10;
+
+const $ = (id) => document.getElementById(id);
+const copy = (template) => $(template).content.firstElementChild.cloneNode(true);
+const [join, form] = [$("join"), $("report")];
+let correcting; // the id of the report whose place the form's content takes
+
+navigator.serviceWorker?.register("service-worker.js"); // the page itself has to open without coverage too
+const outbox = await Outbox.open();
+outbox.addEventListener("change", show);
+addEventListener("offline", show);
+clear();
+show();
+
+join.addEventListener("submit", (event) => attempt(event, async () => {
+  await outbox.join(join.elements.link.value);
+  join.reset();
+  form.elements.section.focus();
+}));
+
+form.addEventListener("submit", (event) => attempt(event, async () => {
+  const persons = [...$("persons").children].map((row) => {
+    const [citizenship, count] = row.querySelectorAll("input");
+    return { citizenship: citizenship.value.toUpperCase(), count: count.valueAsNumber };
+  });
+  const { section, subject, time } = form.elements;
+  const data = { section: section.value, persons };
+  const about = { subject: subject.value, ...(time.value && { time: new Date(time.value) }) };
+  await (correcting ? outbox.amend(correcting, data, about) : outbox.report("apprehension", data, about));
+  clear();
+  section.focus();
+}));
+
+$("more").addEventListener("click", () => addPerson().querySelector("input").focus());
+$("cancel").addEventListener("click", clear);
+$("flush").addEventListener("click", () => outbox.flush());
+
+async function attempt(event, action) {
+  event.preventDefault();
+  $("error").textContent = "";
+  try {
+    await action();
+  } catch (error) {
+    $("error").textContent = error.message;
+  }
+}
+
+function addPerson({ citizenship = "", count = 1 } = {}) {
+  const row = copy("person");
+  const inputs = row.querySelectorAll("input");
+  [inputs[0].value, inputs[1].value] = [citizenship, count];
+  row.querySelector(".remove").addEventListener("click", () => {
+    if ($("persons").children.length > 1) row.remove();
+    $("more").focus();
+  });
+  $("persons").append(row);
+  return row;
+}
+
+function fill({ section, subject, time, persons }) {
+  const shown = time ? new Date(time - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 19) : "";
+  [form.elements.section.value, form.elements.subject.value, form.elements.time.value] = [section, subject, shown];
+  $("persons").replaceChildren();
+  persons.forEach(addPerson);
+  $("what").textContent = correcting ? "Correct a report" : "Apprehension";
+  $("cancel").hidden = !correcting;
+}
+
+// Section and operation stay: the next report is most likely from the same place.
+function clear() {
+  correcting = undefined;
+  const { section, subject } = form.elements;
+  fill({ section: section.value, subject: subject.value, persons: [{}] });
+}
+
+function correct({ id, event }) {
+  correcting = id;
+  fill({ subject: event.subject ?? "", time: new Date(event.time), ...event.data });
+  form.elements.section.focus();
+  form.scrollIntoView({ behavior: "smooth" });
+}
+
+async function show() {
+  const [status, waiting, rejected, sent] = await Promise.all([
+    outbox.status(), outbox.pending(), outbox.rejected(), outbox.sent(),
+  ]);
+  join.hidden = Boolean(status.source);
+  form.hidden = !status.source;
+  $("who").textContent = status.source ? status.source.slice(1).replaceAll("/", " · ") : "Not joined yet";
+  $("flush").hidden = !status.pause;
+  $("standing").dataset.state = waiting.length ? "waiting" : status.known ? "done" : "idle";
+  const text = sentence(status, waiting.length);
+  if ($("standing").textContent !== text) $("standing").textContent = text; // else it would be read out again
+  list("waiting", waiting, waiting.length);
+  list("rejected", rejected, rejected.length);
+  list("sent", sent.reverse().slice(0, SENT_SHOWN), sent.length);
+}
+
+function sentence({ source, pause, used, known }, waiting) {
+  if (!source) return "Reports can be made once this device has joined";
+  const next = pause ? `: ${pause.why}, next attempt at ${new Date(pause.until).toLocaleTimeString()}` : "";
+  const settled = known ? "Everything is sent" : "Nothing is waiting; the gateway has not answered yet";
+  const restored = `The numbers ${used?.from} to ${used?.to} had been used before; this device goes on above them`;
+  return (waiting ? `${waiting} waiting on this device${next}` : settled) + (used ? `. ${restored}` : "");
+}
+
+function list(name, reports, count) {
+  $(`${name}-count`).textContent = count;
+  const shown = reports.map(({ id }) => id).join();
+  if ($(name).dataset.shown === shown) return; // so that a button in it keeps the focus
+  $(name).dataset.shown = shown;
+  $(name).replaceChildren(...reports.map(item));
+}
+
+function item(report) {
+  const { id, event, problem, revision } = report;
+  const row = copy("item");
+  const withdrawn = event.type.includes("withdrawal");
+  const persons = event.data.persons?.map(({ citizenship, count }) => `${count} ${citizenship}`).join(", ");
+  const number = `No. ${event.reportno}${revision && !withdrawn ? ", corrected" : ""}`;
+  const when = new Date(event.time).toLocaleString([], { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+  row.querySelector(".content").textContent = withdrawn ? "Taken back" : (persons ?? event.type);
+  row.querySelector(".about").textContent =
+    [number, event.data.section, event.subject, when].filter(Boolean).join(" · ");
+  row.querySelector(".problem").textContent = problem ? `${problem.title}: ${problem.detail}` : "";
+  row.querySelector(".problem").hidden = !problem;
+  row.querySelector(".correct").hidden = !persons;
+  row.querySelector(".correct").addEventListener("click", () => correct(report));
+  row.querySelector(".withdraw").hidden = withdrawn && !problem;
+  row.querySelector(".withdraw").textContent = problem ? "Let go" : "Take back";
+  row.querySelector(".withdraw").addEventListener("click", (click) => attempt(click, async () => {
+    if (!problem && !confirm(`Take No. ${event.reportno} back, as an error on entry?`)) return;
+    await outbox.withdraw(id, "data-entry-error");
+  }));
+  return row;
+}
