@@ -355,8 +355,8 @@ a:focus-visible, summary:focus-visible, pre:focus-visible { outline: 3px solid v
 .skip { position: absolute; left: -100vw; padding: 0.5rem 1rem; background: var(--paper); }
 .skip:focus { left: 0; top: 0; }
 header { padding: 2.5rem 1.25rem 1.5rem; border-bottom: 1px solid var(--line); background: var(--panel); }
-header p { margin: 0.25rem auto; }
-header > * { max-width: 78rem; margin-left: auto; margin-right: auto; }
+header p { margin-top: 0.25rem; margin-bottom: 0.25rem; }
+header > *, header > p { max-width: 78rem; margin-left: auto; margin-right: auto; }
 h1 { margin: 0 auto; font-size: 2rem; line-height: 1.2; letter-spacing: -0.01em; }
 h2 { margin: 3rem 0 0.5rem; padding-bottom: 0.35rem; border-bottom: 2px solid var(--ink); font-size: 1.5rem; }
 h3 { margin: 0; font-size: 1.15rem; overflow-wrap: anywhere; }
