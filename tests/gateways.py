@@ -42,7 +42,7 @@ def running_gateway(settings: Settings, lines: Lines | None = None, url: str | N
             app.append(GatewayApp(settings, address, (Lines() if lines is None else lines).logger()))
             config = uvicorn.Config(
                 app[0], http="httptools", ws="none", lifespan="on", log_config=None, log_level="critical",
-                access_log=False, timeout_graceful_shutdown=1,
+                access_log=False, proxy_headers=False, server_header=False, timeout_graceful_shutdown=1,
             )  # fmt: skip
             servers.append(uvicorn.Server(config))
             await servers[0].serve(sockets=[listener])
