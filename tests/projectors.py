@@ -233,11 +233,15 @@ for line in sys.stdin:
 
 
 class Cradle:
-    """Starts `fieldtally` processes in no time: each is forked from one that has imported everything already."""
+    """Starts `fieldtally` processes in no time: each is forked from one that has imported everything already.
 
-    def __init__(self) -> None:
+    `modules` are what a command needs beyond the projector's.
+    """
+
+    def __init__(self, *modules: str) -> None:
+        script = "".join(f"import {module}\n" for module in modules) + _CRADLE
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CRADLE], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._guard = threading.Lock()
 
