@@ -110,6 +110,7 @@ class GatewayApp:
         away = False
         while True:
             await asyncio.sleep(LOOK_S)
+            self.gateway.end_slow_requests()
             await self._look()
             failure = next((side.failure for side in self.gateway.sides.values() if side.failure), None)
             if failure and not away:

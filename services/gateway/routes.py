@@ -56,6 +56,7 @@ RETRY_AWAY_S: Final = 2
 RETRY_FULL_S: Final = 30
 RETRY_LAGGING_S: Final = 5
 DEVICES_KEPT_S: Final = 10.0
+BODY_S: Final = 60
 
 _STATUS: Final = {"recorded": 201, "duplicate": 200, "conflict": 409, "rejected": 422}
 _WELL_FORMED: Final = re.compile(RFC_3339_PATTERN)
@@ -110,6 +111,7 @@ class Gateway:
         self._monotonic = monotonic
         self._devices_counted_at = -DEVICES_KEPT_S
         self._answered: dict[str, _Answered] = {}
+        self._reading: dict[asyncio.Task[Any], float] = {}
 
     def application(self, origins: Iterable[str]) -> Litestar:
         """Return the application; pages of these web origins may use it too."""
@@ -220,7 +222,7 @@ class Gateway:
             detail = f"wait {wait_s} s; what was sent before counts"
             raise RefusedError(problem("rate-limited", 429, detail, retryable=True), {"retry-after": str(wait_s)})
         self._side(principal).ready()
-        body = await _body(headers, receive, EVENT_BYTES_MAX if single else REQUEST_BYTES_MAX)
+        body = await self._read(headers, receive, EVENT_BYTES_MAX if single else REQUEST_BYTES_MAX)
         sent = _sent(headers)
         raws = [body] if single else _items(body)
         self._rate_limit.take(token, len(raws))
@@ -233,6 +235,29 @@ class Gateway:
         if result.problem and result.problem.retryable:
             raise RefusedError(result.problem, {"retry-after": str(RETRY_AWAY_S)})
         return _STATUS[result.status], _json.encode(result), []
+
+    async def _read(self, headers: RawHeaders, receive: Receive, bytes_max: int) -> bytes:
+        """Read the body; who takes longer than a minute for it is not waited for."""
+        # No timer for each request, which costs as much as admission: `end_slow_requests` looks now and then.
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # we are a coroutine
+        self._reading[task] = self._monotonic()
+        try:
+            return await _body(headers, receive, bytes_max)
+        except asyncio.CancelledError:
+            if task in self._reading:
+                raise
+            detail = f"the body took longer than {BODY_S} seconds"
+            raise RefusedError(problem("malformed-request", 400, detail, retryable=True)) from None
+        finally:
+            self._reading.pop(task, None)
+
+    def end_slow_requests(self) -> None:
+        """Refuse the requests whose bodies do not come: nobody holds a connection open for nothing."""
+        late = self._monotonic() - BODY_S
+        for task in [task for task, began in self._reading.items() if began < late]:
+            del self._reading[task]
+            task.cancel()
 
     async def _record(
         self, raws: Sequence[bytes], principal: Principal, sent: datetime | None, received: datetime
@@ -435,7 +460,7 @@ async def _body(headers: RawHeaders, receive: Receive, bytes_max: int) -> bytes:
     while more and not too_long:
         message = await receive()
         if message["type"] != "http.request":
-            raise RefusedError(problem("malformed-request", 400, "the request was broken off"))
+            raise RefusedError(problem("malformed-request", 400, "the request was broken off", retryable=True))
         chunks.append(message["body"])
         left -= len(message["body"])
         too_long = left < 0
