@@ -140,7 +140,8 @@ class FieldUnit:
         """Say what is right instead, with the whole new content; `ident` may be the original's or an amendment's.
 
         If the gateway has rejected the report, it is not in the log: then this is a new report in its place, under its
-        number, and the rejected one becomes `corrected`.
+        number, and the rejected one becomes `corrected`. Should it be in the log all the same, because the answer to an
+        earlier attempt was lost, it is amended.
 
         Args:
             ident: which report.
@@ -156,8 +157,8 @@ class FieldUnit:
         before = self._outbox.latest(amends)
         if before is None and (subject is None or time is None):
             raise RefusedError(
-                f"report {amends} is not in this outbox: to amend it, say its operation (empty for none) and its time too, since "
-                "an amendment carries everything"
+                f"report {amends} is not in this outbox: to amend it, say its operation (empty for none) and its time "
+                "too, since an amendment carries everything"
             )
         if before is not None:
             event = before.event
@@ -183,7 +184,7 @@ class FieldUnit:
         """Set a rejected report aside, if it is not to be corrected; it stays in the outbox, as `discarded`.
 
         Raises:
-            RefusedError: there is none of this id, or it is not rejected.
+            RefusedError: there is none of this id, it is not rejected, or it may be in the log (`withdraw` it).
 
         """
         return self._outbox.discard(_uuid(ident))

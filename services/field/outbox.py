@@ -216,7 +216,8 @@ class Outbox:
         """Store a report; it is on the disk when this returns.
 
         With `amends`, in the place of that one: as an amendment of its original, or as a new report if the gateway
-        has rejected all of it, since then there is nothing in the log to amend.
+        has rejected all of it, since then there is nothing in the log to amend. In doubt as an amendment: that counts
+        once, whether the log has the original or not.
 
         Raises:
             RefusedError: it breaks a rule of its type.
@@ -245,6 +246,10 @@ class Outbox:
             row = _row(db, str(ident))
             if row is None:
                 raise RefusedError(f"no report of this outbox has the id {ident}")
+            if row["state"] == "rejected" and _in_doubt(row):
+                raise RefusedError(
+                    f"report {ident} had been sent before without an answer, so it may be in the log: withdraw it"
+                )
             if row["state"] != "rejected":
                 raise RefusedError(
                     f"report {ident} is {row['state']}: only a rejected one can be discarded, withdraw it"
@@ -317,14 +322,14 @@ class Outbox:
         return chosen
 
     def tried(self, idents: Sequence[str]) -> None:
-        """Note, before they are sent, that these may reach the gateway from now on."""
+        """Note, before they are sent, that these may reach the gateway from now on: once, or more than once."""
         marks = ",".join("?" * len(idents))
-        unmarked = f"id IN ({marks}) AND tried = 0"  # only names of columns and question marks
+        unmarked = f"id IN ({marks}) AND tried < 2"  # only names of columns and question marks
         with self._reading() as db:
             if not db.execute(f"SELECT 1 FROM reports WHERE {unmarked} LIMIT 1", idents).fetchone():  # noqa: S608
                 return
         with self._transaction() as db:
-            db.execute(f"UPDATE reports SET tried = 1 WHERE {unmarked}", idents)  # noqa: S608
+            db.execute(f"UPDATE reports SET tried = tried + 1 WHERE {unmarked}", idents)  # noqa: S608
 
     def settle(self, results: Sequence[Result]) -> int:
         """Keep what became of reports; return how many of them are still pending, for a reason that passes."""
@@ -379,8 +384,11 @@ class Outbox:
                 )
                 db.execute("UPDATE devices SET last_number = max(last_number, ?) WHERE source = ?",
                            (standing.highest, source))  # fmt: skip
-                # What is here by the same id is found again as a duplicate; it is no second sign of a restored copy.
-                db.execute("UPDATE reports SET tried = 1 WHERE source = ? AND number <= ?", (source, standing.highest))
+                # The lost copy may have sent it, by the same id; and it is no second sign of a restored copy.
+                db.execute(
+                    "UPDATE reports SET tried = max(tried, 1) WHERE source = ? AND number <= ?",
+                    (source, standing.highest),
+                )
             gaps = standing.missing or standing.highest < last
             lost = [
                 ident
@@ -428,7 +436,7 @@ class Outbox:
                 raise RefusedError(f"report {amends} was rejected, so there is nothing to withdraw: discard it")
         for version in rejected:
             # The log has never seen this number: with the correction under it, nobody waits for it for ever.
-            if not number and version["source"] == source and not _in_conflict(version):
+            if not number and version["source"] == source and not _in_doubt(version):
                 number = version["number"]
         if not number:
             db.execute("UPDATE devices SET last_number = last_number + 1 WHERE source = ?", (source,))
@@ -547,13 +555,19 @@ def _canonical(
 def _may_be_in_log(versions: Sequence[sqlite3.Row]) -> bool:
     """Tell whether there is, or may be, anything in the log to amend: an original of another outbox may always be."""
     here = any(version["revision"] == 0 for version in versions)
-    return not here or any(
-        version["state"] in ("pending", "delivered") or _in_conflict(version) for version in versions
-    )
+    return not here or any(version["state"] in ("pending", "delivered") or _in_doubt(version) for version in versions)
 
 
-def _in_conflict(version: sqlite3.Row) -> bool:
-    return bool(version["problem"]) and msgspec.json.decode(version["problem"], type=Problem).code == "conflict"
+def _in_doubt(version: sqlite3.Row) -> bool:
+    """Tell whether a rejected report may be in the log all the same.
+
+    It is not if it was rejected the first time it was sent. If an earlier answer was lost, it may have been recorded
+    then, and rejected by what holds now. A conflict says that the log has something under its key.
+    """
+    if version["state"] in ("pending", "delivered"):
+        return False
+    problem = msgspec.json.decode(version["problem"], type=Problem)
+    return version["tried"] > 1 or problem.code == "conflict"
 
 
 def _versions(db: sqlite3.Connection, ident: str) -> list[sqlite3.Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -12,12 +13,13 @@ import pytest
 import redis
 
 from schemas import codec
+from schemas.events import OperationOpenedData, SectionPlan
 from services.field import FieldUnit
 from services.runtime.settings import Settings
 from tests import projectors
 from tests.gateways import enrolled, running_gateway
 from tests.http_faults import NO_FAULT, Fault, HttpFaults
-from tests.services.field.patrols import Patrols, joined, persons
+from tests.services.field.patrols import Patrols, joined, link, persons
 
 
 class Way(NamedTuple):
@@ -160,4 +162,41 @@ def test_a_client_that_is_killed_at_any_moment_loses_nothing_and_doubles_nothing
     assert list(range(1, len(delivered) + 1)) == [report.number for report in unit._outbox.reports("delivered")]
     assert () == unit.status().notices
     way.assert_each_counts_once(unit, len(delivered))
+    unit.close()
+
+
+def test_a_report_that_is_rejected_after_its_receipt_was_lost_counts_once_when_it_is_corrected(
+    way: Way, tmp_path: Path
+) -> None:
+    """Between the two attempts the headquarters has taken its section out of the operation."""
+    today = datetime.now(UTC).date()
+    desk_token = enrolled(way.client, way.prefix, "desk", device="hq1")
+    FieldUnit.join(tmp_path / "desk.db", link(way.proxy.url, desk_token, "/SI/SI-DESK/hq1"))
+    desk, unit = FieldUnit(tmp_path / "desk.db"), way.unit(tmp_path / "outbox.db")
+
+    def plan(*sections: str) -> OperationOpenedData:
+        return OperationOpenedData("Joint", today, today, tuple(SectionPlan(s, "Area", "joint") for s in sections))
+
+    opened = desk.report(plan("koper", "novo-mesto"), subject="OP")
+    assert desk.flush(0)
+    unit.report(persons("novo-mesto", AFG=1), subject="OP")
+    assert unit.flush(0)
+    lost = unit.report(persons("koper", SYR=4), subject="OP")
+    way.proxy.sever()
+    way.proxy.fault = Fault(request_bytes=10_000, reply_bytes=0)
+    assert not unit.flush(0)
+    way.proxy.fault = NO_FAULT
+    assert 3 == len(projectors.log_of(way.client, way.prefix, "SI"))
+    desk.amend(opened.id, plan("novo-mesto"))
+    assert desk.flush(0)
+    projectors.project(way.settings)
+    with running_gateway(way.settings) as address:  # one that knows of it at once
+        FieldUnit.join(tmp_path / "outbox.db", link(address, way.token))
+        assert unit.flush(0)
+        unit.amend(lost.id, persons("novo-mesto", SYR=4))
+        assert unit.flush(0), unit.status().trouble
+    projectors.project(way.settings)
+    tallies = projectors.stored(way.client, way.prefix, "SI").tallies
+    assert [1, 4] == sorted(number for cell, number in tallies.items() if "|persons|" in cell), tallies
+    desk.close()
     unit.close()

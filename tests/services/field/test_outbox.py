@@ -27,7 +27,18 @@ from schemas.http import Code, Result, problem
 from services.field import FieldUnit, NotJoinedError, OutboxError, RefusedError
 from services.runtime.errors import UsageError
 from tests import given
-from tests.services.field.patrols import NOWHERE, SOURCE, Stub, all_recorded, joined, link, persons, receipt, recorded
+from tests.services.field.patrols import (
+    NOWHERE,
+    SOURCE,
+    Reply,
+    Stub,
+    all_recorded,
+    joined,
+    link,
+    persons,
+    receipt,
+    recorded,
+)
 
 MORNING = datetime(2024, 3, 14, 3, 12, 9, tzinfo=UTC)
 
@@ -333,6 +344,23 @@ def test_a_rejected_report_can_be_discarded_and_is_still_there(online: FieldUnit
     with pytest.raises(RefusedError, match="was discarded"):
         online.amend(wrong.id, persons())
     stub.answer = all_recorded
+
+
+def test_a_report_that_was_sent_before_without_an_answer_is_amended_though_it_is_rejected(
+    online: FieldUnit, stub: Stub
+) -> None:
+    """It may have been recorded then: a new report beside it would count twice, an amendment counts once."""
+    wrong = online.report(persons("kopr"))
+    stub.answer = lambda _: Reply(200, b"lost")
+    online.flush(0)
+    stub.answer = rejecting(wrong.id)
+    assert online.flush()
+    with pytest.raises(RefusedError, match="may be in the log: withdraw it"):
+        online.discard(wrong.id)
+    right = online.amend(wrong.id, persons("koper"))
+    last = online.withdraw(wrong.id, "did-not-occur")
+    assert [(wrong.id, 1, 2), (wrong.id, 2, 3)] == [(made.amends, made.revision, made.number) for made in (right, last)]
+    assert "corrected" == online.find(wrong.id).state
 
 
 # several processes
