@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
@@ -45,7 +45,8 @@ def running_gateway(settings: Settings, lines: Lines | None = None, url: str | N
                 access_log=False, proxy_headers=False, server_header=False, timeout_graceful_shutdown=1,
             )  # fmt: skip
             servers.append(uvicorn.Server(config))
-            await servers[0].serve(sockets=[listener])
+            with suppress(SystemExit):  # what uvicorn makes of an application that did not start
+                await servers[0].serve(sockets=[listener])
 
         def run() -> None:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the product does

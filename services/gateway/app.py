@@ -23,6 +23,7 @@ from services.gateway.routes import Gateway, Pages
 from services.gateway.side import GatewaySide
 from services.gateway.tokens import RateLimit, Tokens
 from services.runtime.clock import monotonic, now
+from services.runtime.collector import calm_collector
 from services.runtime.embedded import embedded_server
 from services.runtime.errors import FieldtallyError, UsageError
 from services.runtime.logging import set_up_logging
@@ -90,6 +91,7 @@ class GatewayApp:
     async def _start(self) -> None:
         await check_server(self._client, self._url)
         await self._look()
+        calm_collector()
         self._watching = asyncio.create_task(self._watch())
         self._logger.info("gateway_started", sides=list(self.gateway.sides), server=hide_password(self._url))
 
@@ -179,9 +181,12 @@ async def _serve(settings: Settings, url: str, logger: FilteringBoundLogger, lis
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
     server = _Server(config)
-    await server.serve(sockets=[listener])
-    if app.failure:
-        raise app.failure
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit:  # what uvicorn makes of an application that did not start
+        if app.failure:
+            raise app.failure from None
+        raise
     return server.interrupted
 
 
