@@ -57,6 +57,7 @@ class OwnGateway:
         self._environ = environ
         self._said = count()
         self._port = _unused_port()
+        self._has_served = False
         self.start()
 
     @property
@@ -66,19 +67,24 @@ class OwnGateway:
 
     def start(self) -> None:
         """Start it, or start it again; return when it serves."""
-        while True:
-            said = self._folder / f"gateway-{self._port}-{next(self._said)}"
-            self.process = Forked(
-                self._cradle, ["gateway"], said, {**self._environ, "FIELDTALLY_HTTP_PORT": str(self._port)}
-            )
-            wait_for(
-                lambda: self.process.poll() is not None or self.process.named("gateway_started"),
-                what="the gateway to serve",
-            )
-            if self.process.poll() is None:
-                return
-            assert "cannot listen" in self.process.text
-            self._port = _unused_port()  # somebody was faster
+        wait_for(self._serves, within_s=30, what="a gateway that serves")
+        self._has_served = True
+
+    def _serves(self) -> bool:
+        said = self._folder / f"gateway-{self._port}-{next(self._said)}"
+        environ = {**self._environ, "FIELDTALLY_HTTP_PORT": str(self._port)}
+        self.process = Forked(self._cradle, ["gateway"], said, environ)
+        wait_for(
+            lambda: self.process.poll() is not None or self.process.named("gateway_started"),
+            what="the gateway to serve",
+        )
+        if self.process.poll() is None:
+            return True
+        assert "cannot listen" in self.process.text, self.process.text
+        # Somebody was faster. Once it has served, it is only somebody who looks for a port, as below.
+        if not self._has_served:
+            self._port = _unused_port()
+        return False
 
     def kill(self) -> None:
         """End it as the kernel does; return when it is gone."""
@@ -297,11 +303,11 @@ class Killing:
 
 def assert_unavailable(answer: Answer) -> None:
     """A 503 says that the same may be sent again, and when."""
-    assert (503, PROBLEM_TYPE) == (answer.status, answer.media_type)
+    assert (503, PROBLEM_TYPE) == (answer.status, answer.media_type), answer
     problem = _problem.decode(answer.body)
-    assert (503, "unavailable", True) == (problem.status, problem.code, problem.retryable)
-    assert answer.retry_after
-    assert int(answer.retry_after) >= 1
+    assert (503, "unavailable", True) == (problem.status, problem.code, problem.retryable), answer
+    assert answer.retry_after, answer
+    assert int(answer.retry_after) >= 1, answer
 
 
 def assert_held(client: redis.Redis, prefix: str, side: str, receipts: Sequence[Receipt]) -> None:
@@ -310,16 +316,16 @@ def assert_held(client: redis.Redis, prefix: str, side: str, receipts: Sequence[
         for receipt in receipts:
             pipe.xrange(f"{{{prefix}:{side}}}:log", receipt.position, receipt.position)
         found = pipe.execute()
-    told = [
-        [(receipt.position.encode(), {b"event": receipt.canonical, b"by": receipt.by.encode()})] for receipt in receipts
-    ]
-    assert told == found
+    for receipt, entries in zip(receipts, found, strict=True):
+        told = [(receipt.position.encode(), {b"event": receipt.canonical, b"by": receipt.by.encode()})]
+        assert told == entries, f"told {told}, but there is {entries}"
 
 
 def assert_all_counted_once(client: redis.Redis, prefix: str, side: str, reports: Iterable[bytes]) -> None:
     """The log holds these reports and no other, and the tallies count each once; `reports` are apprehensions."""
     reports = set(reports)
-    assert reports == {fields[b"event"] for _, fields in log_of(client, prefix, side)}
+    found = {fields[b"event"] for _, fields in log_of(client, prefix, side)}
+    assert reports == found, f"not in the log: {reports - found}; nobody's: {found - reports}"
     assert_counted(client, prefix, side)
     tallies = stored(client, prefix, side).tallies
     originals = {given.uid(json.loads(report).get("amends") or json.loads(report)["id"]) for report in reports}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,6 +37,7 @@ ROUNDS = 50
 DEVICES = ("9f3c2a", "0a11f0", "77d1e4")
 REPORTS = 8
 UNIT = "SI-MP-07"
+PATIENCE_S = 0.2
 
 NewDevice = Callable[..., Device]
 NewGateway = Callable[[str], OwnGateway]
@@ -241,9 +243,12 @@ def test_a_server_that_was_set_back_is_not_believed_to_have_what_it_lost(
 
 
 class Cutting:
-    """Does something to the k-th command that a request leads to; `steps` are the names of all of them."""
+    """Does something to the k-th command that a request leads to; `steps` are the names of all of them.
 
-    def __init__(self, at: int | None = None, action: Action = Action.PASS) -> None:
+    Without an action it is late: it takes effect when the gateway has given it up.
+    """
+
+    def __init__(self, at: int | None = None, action: Action | None = Action.PASS) -> None:
         self.steps: list[str] = []
         self._at = at
         self._action = action
@@ -253,7 +258,11 @@ class Cutting:
         if not of_a_request(command):
             return Action.PASS
         self.steps.append(command.name)
-        return self._action if len(self.steps) == self._at else Action.PASS
+        if len(self.steps) != self._at:
+            return Action.PASS
+        if self._action is None:
+            time.sleep(2 * PATIENCE_S)
+        return self._action or Action.PASS
 
 
 def of_a_request(command: Command) -> bool:
@@ -271,11 +280,15 @@ def of_a_request(command: Command) -> bool:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the gateway give up a silent server after a moment."""
-    monkeypatch.setattr("services.gateway.app.connect", partial(connect, timeout_s=0.2))
+    monkeypatch.setattr("services.gateway.app.connect", partial(connect, timeout_s=PATIENCE_S))
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("action", [Action.CUT_BEFORE, Action.CUT_AFTER, Action.SWALLOW_REPLY], ids=lambda it: it.name)
+@pytest.mark.parametrize(
+    "action",
+    [Action.CUT_BEFORE, Action.CUT_AFTER, Action.SWALLOW_REPLY, None],
+    ids=["cut-before", "cut-after", "silent", "late"],
+)
 @pytest.mark.parametrize("batch", [1, 3], ids=["single", "batch"])
 def test_a_request_cut_off_at_any_command_is_answered_503_and_counts_once_when_it_is_sent_again(
     own_settings: Callable[[str], Settings],
@@ -283,31 +296,29 @@ def test_a_request_cut_off_at_any_command_is_answered_503_and_counts_once_when_i
     server_url: str,
     prefix: str,
     client: redis.Redis,
-    action: Action,
+    action: Action | None,
     batch: int,
 ) -> None:
-    """Both when it is new and when the log has it; each by a device that the gateway has not met before."""
+    """Both when it is new and when the log has it; each from a device that the gateway has not met before."""
     reports: list[bytes] = []
     receipts: list[Receipt] = []
     met: set[str] = set()
     with FaultProxy(server_url) as proxy, running_gateway(own_settings(proxy.url)) as address:
         for is_known in (False, True):
             uncut = Cutting()
-            cuttings = [uncut]
             at = 0
             while at <= len(uncut.steps):
-                new = reports_of(Random(at), len(reports) + 1, batch, f"{action.value}-{at}")
+                name = f"{batch}-{at}"
+                new = reports_of(Random(at), len(reports) + 1, batch, name)
                 reports += new
                 if is_known:
                     proxy.on_command = None
-                    first = new_device(client, f"{action.value}-{at}")
+                    first = new_device(client, name)
                     first.report(new)
                     first.deliver(address, batch)
                     receipts += first.receipts
-                cutting = uncut if at == 0 else Cutting(at, action)
-                cuttings.append(cutting)
-                proxy.on_command = cutting
-                device = new_device(client, f"{action.value}-{at}")
+                proxy.on_command = Cutting(at, action) if at else uncut
+                device = new_device(client, name)
                 device.report(new)
                 device.deliver(address, batch)
                 if at:
