@@ -94,6 +94,7 @@ class FieldUnit:
         self._sender = Sender(
             self._outbox, now=now, monotonic=monotonic, on_notice=on_notice, connect_s=connect_s, answer_s=answer_s
         )
+        self._jitter = jitter
         self._pauses = Pauses(jitter)
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -221,7 +222,7 @@ class FieldUnit:
         not raise for want of a network: `status().trouble` says what was in the way.
         """
         ends_at = self._monotonic() + timeout_s
-        pauses = Pauses(lambda: 0.0)
+        pauses = Pauses(self._jitter)
         while True:
             turn = self._sender.turn(self._closing.is_set)
             if not self._outbox.waiting():

@@ -256,6 +256,14 @@ def test_a_report_that_the_gateway_chokes_on_does_not_hold_up_the_others(
     assert "cannot make out" in unit.status().trouble
 
 
+def test_batches_grow_again_after_a_fault(unit: FieldUnit, stub: Stub) -> None:
+    for _ in range(100):
+        unit.report(persons())
+    stub.answer = lambda request: refused("fault", 500) if len(stub.sent) == 1 else all_recorded(request)
+    assert unit.flush(10)
+    assert [50, 25, 50, 25] == list(map(len, stub.sent))
+
+
 # pauses
 
 
