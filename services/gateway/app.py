@@ -39,6 +39,8 @@ LOOK_S: Final = 0.5
 KEEP_ALIVE_S: Final = 60
 SHUTDOWN_S: Final = 10
 BACKLOG: Final = 512
+DOORS: Final = 2
+"""Turns of a side at once: the gateway works on one while the disk works on the other. More only make them smaller."""
 
 
 class GatewayApp:
@@ -66,7 +68,7 @@ class GatewayApp:
         return GatewaySide(
             side,
             RedisLog(self._client, self._url, keys),
-            RedisDoor(self._client, self._url, keys),
+            [RedisDoor(self._client, self._url, keys) for _ in range(DOORS)],
             RedisGlance(self._client, self._url, keys),
             settings.lag_limit,
         )

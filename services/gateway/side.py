@@ -1,8 +1,8 @@
-"""One side at the gateway: what is known of it now, and the one hand that writes to its log.
+"""One side at the gateway: what is known of it now, and the turns in which its log is written.
 
-Reports are recorded in turns: whatever came in while a turn was under way is recorded together in the next, with one
-look at the index and one append. So an fsync is shared by all who wait for it, and of two copies of a report that come
-at the same moment the second one finds the first.
+Reports are recorded in turns: whatever has come in is recorded together, with one look at the index and one append, so
+an fsync is shared by all who wait for it. A second turn may be under way while the first waits for the disk, but never
+about the same reports: of two copies that come at the same moment, the second one finds the first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ RECENT_MAX: Final = 50_000
 """Reports that are remembered until the index surely has them."""
 TAIL_CHUNK: Final = 2_000
 TURN_MAX: Final = 2_000
-PATIENCE: Final = 4
+PATIENCE: Final = 2
+
 """Looks at what comes in, without anything coming, before a turn begins."""
 UNAVAILABLE: Final = 503
 
@@ -59,11 +60,31 @@ class Submitted:
         self.identity: Identity = (self.key, event.revision)
 
 
-class Recent(Struct, frozen=True):
+class Recent(Struct, frozen=True, gc=False):
     """Where a report was recorded a moment ago, and by which unit."""
 
     position: Position
     unit: str
+
+
+class _Request:
+    """Reports that came together, and who waits for what becomes of them."""
+
+    __slots__ = ("_done", "submitted")
+
+    def __init__(self, submitted: Sequence[Submitted], done: asyncio.Future[list[Result]]) -> None:
+        self.submitted = submitted
+        self._done = done
+
+    def succeed(self, results: list[Result]) -> None:
+        """Say what became of them, if anybody still waits."""
+        if not self._done.done():
+            self._done.set_result(results)
+
+    def fail(self, error: Exception) -> None:
+        """Say that nothing is known of them, if anybody still waits."""
+        if not self._done.done():
+            self._done.set_exception(error)
 
 
 class LaggingError(FieldtallyError):
@@ -73,16 +94,19 @@ class LaggingError(FieldtallyError):
 class GatewaySide:
     """What the gateway holds of one side."""
 
-    def __init__(self, side: SideSettings, log: RedisLog, door: RedisDoor, glance: RedisGlance, lag_limit: int) -> None:
+    def __init__(
+        self, side: SideSettings, log: RedisLog, doors: Sequence[RedisDoor], glance: RedisGlance, lag_limit: int
+    ) -> None:
         self.side = side
         self.seen: Glance | None = None
         self.failure: FieldtallyError | None = None
         self._log = log
-        self._door = door
+        self._doors = list(doors)
         self._glance = glance
         self._lag_limit = lag_limit
-        self._waiting: list[tuple[Sequence[Submitted], asyncio.Future[list[Result]]]] = []
-        self._turning: asyncio.Task[None] | None = None
+        self._waiting: list[_Request] = []
+        self._turning: set[asyncio.Task[None]] = set()
+        self._in_hand: set[Key] = set()
         self._recent: OrderedDict[Identity, Recent] = OrderedDict()
         self._operations: Mapping[str, Operation] = {}
 
@@ -208,40 +232,58 @@ class GatewaySide:
         if not submitted:
             return []
         done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((submitted, done))
-        if self._turning is None:
-            self._turning = asyncio.create_task(self._turns())
+        self._waiting.append(_Request(submitted, done))
+        if self._doors:
+            task = asyncio.create_task(self._turns(self._doors.pop()))
+            self._turning.add(task)
+            task.add_done_callback(self._turning.discard)
         # The turn goes on when the one who asked has hung up: others wait for it too.
         return await done
 
     async def close(self) -> None:
-        """Let the turn under way come to its end, and give up the connection."""
+        """Let the turns under way come to their end, and give up the connections."""
         if self._turning:
-            await asyncio.wait([self._turning])
-        await self._door.close()
+            await asyncio.wait(self._turning)
+        for door in self._doors:
+            await door.close()
 
-    async def _turns(self) -> None:
+    async def _turns(self, door: RedisDoor) -> None:
+        """Take turns at a door as long as there is something to record."""
         try:
             while self._waiting:
                 await self._gather()
-                taken: list[tuple[Sequence[Submitted], asyncio.Future[list[Result]]]] = []
-                size = 0
-                while self._waiting and (not taken or size + len(self._waiting[0][0]) <= TURN_MAX):
-                    taken.append(self._waiting.pop(0))
-                    size += len(taken[-1][0])
+                if not (taken := self._take()):
+                    return  # what waits is about reports that the other turn has in hand, and it takes them next
+                keys = {one.key for request in taken for one in request.submitted}
+                self._in_hand |= keys
                 try:
-                    results = await self._turn([one for submitted, _ in taken for one in submitted])
+                    results = await self._turn(door, [one for request in taken for one in request.submitted])
                 except Exception as error:  # noqa: BLE001  # each of those who wait is told, and the next turn goes on
-                    for _, done in taken:
-                        if not done.done():
-                            done.set_exception(error)
-                    continue
-                for submitted, done in taken:
-                    theirs, results = results[: len(submitted)], results[len(submitted) :]
-                    if not done.done():
-                        done.set_result(theirs)
+                    for request in taken:
+                        request.fail(error)
+                else:
+                    for request in taken:
+                        theirs, results = results[: len(request.submitted)], results[len(request.submitted) :]
+                        request.succeed(theirs)
+                finally:
+                    self._in_hand -= keys
         finally:
-            self._turning = None
+            self._doors.append(door)
+
+    def _take(self) -> list[_Request]:
+        """Take what a turn is to record, in the order it came; not what is about reports that another turn has."""
+        taken: list[_Request] = []
+        left: list[_Request] = []
+        room = TURN_MAX
+        for request in self._waiting:
+            size = len(request.submitted)
+            if (taken and size > room) or any(one.key in self._in_hand for one in request.submitted):
+                left.append(request)
+            else:
+                taken.append(request)
+                room -= size
+        self._waiting = left
+        return taken
 
     async def _gather(self) -> None:
         """Let come in what is on its way: a turn costs nearly the same for one report as for eight."""
@@ -251,8 +293,8 @@ class GatewaySide:
             await asyncio.sleep(0)
             idle = 0 if len(self._waiting) > before else idle + 1
 
-    async def _turn(self, submitted: Sequence[Submitted]) -> list[Result]:
-        held, units = await self._held(submitted)
+    async def _turn(self, door: RedisDoor, submitted: Sequence[Submitted]) -> list[Result]:
+        held, units = await self._held(door, submitted)
         results: list[Result | None] = [None] * len(submitted)
         to_append: list[int] = []
         first: dict[Identity, int] = {}
@@ -266,7 +308,7 @@ class GatewaySide:
                 to_append.append(at)
                 if not one.event.revision:
                     units.setdefault(one.key, parse_source(one.event.source).unit)
-        positions = await self._append([submitted[at] for at in to_append])
+        positions = await self._append(door, [submitted[at] for at in to_append])
         failed = problem("unavailable", UNAVAILABLE, "the server took a part of this batch only", retryable=True)
         for at, position in zip(to_append, positions, strict=True):
             one = submitted[at]
@@ -284,9 +326,9 @@ class GatewaySide:
                     results[at] = _repeated(one, repeated.position, repeated.problem)
         return [result for result in results if result]
 
-    async def _append(self, submitted: Sequence[Submitted]) -> list[Position | None]:
+    async def _append(self, door: RedisDoor, submitted: Sequence[Submitted]) -> list[Position | None]:
         """Append, each under its sender's name; None for what did not get there, an error if nothing did."""
-        positions = await self._door.append([(one.canonical, one.principal.source) for one in submitted])
+        positions = await door.append([(one.canonical, one.principal.source) for one in submitted])
         for one, position in zip(submitted, positions, strict=True):
             if position:
                 self._recent[one.identity] = Recent(position, parse_source(one.event.source).unit)
@@ -294,7 +336,9 @@ class GatewaySide:
             self._recent.popitem(last=False)
         return positions
 
-    async def _held(self, submitted: Sequence[Submitted]) -> tuple[dict[Identity, Held], dict[Key, str]]:
+    async def _held(
+        self, door: RedisDoor, submitted: Sequence[Submitted]
+    ) -> tuple[dict[Identity, Held], dict[Key, str]]:
         """Return what the log holds of these reports, and which unit made each that is amended.
 
         The index is the projector's and may lag; what was recorded here is remembered meanwhile. Either is only where
@@ -306,7 +350,7 @@ class GatewaySide:
         if self.seen is None:
             raise self.failure or UnreachableError("the server has not answered yet")
         keys = list(dict.fromkeys(one.key for one in submitted))
-        indexed = dict(zip(keys, await self._door.index(self.seen.generation, keys), strict=True))
+        indexed = dict(zip(keys, await door.index(self.seen.generation, keys), strict=True))
         where: dict[Identity, Position] = {}
         originals: dict[Key, Position] = {}
         for one in submitted:
@@ -324,7 +368,7 @@ class GatewaySide:
         wanted = list(dict.fromkeys([*where.values(), *originals.values()]))
         events = {
             position: arrive(position, entry.fields).event
-            for position, entry in zip(wanted, await self._door.read(wanted), strict=True)
+            for position, entry in zip(wanted, await door.read(wanted), strict=True)
             if entry
         }
         held = {
