@@ -48,7 +48,8 @@ class HttpFaults:
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
         self.fault = NO_FAULT
-        self.connections: list[Connection] = []
+        self._connections: list[Connection] = []
+        self._guard = threading.Lock()
         self._upstream = (parts.hostname, parts.port)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -70,13 +71,16 @@ class HttpFaults:
     @property
     def last(self) -> Connection:
         """The latest connection."""
-        return self.connections[-1]
+        with self._guard:
+            return self._connections[-1]
 
     def sever(self) -> None:
         """Cut all connections; return when they are gone."""
-        for connection in self.connections:
+        with self._guard:
+            connections = list(self._connections)
+        for connection in connections:
             connection.cut()
-        for connection in self.connections:
+        for connection in connections:
             connection.thread.join(_JOIN_LIMIT_S)
             assert not connection.thread.is_alive()
 
@@ -87,9 +91,10 @@ class HttpFaults:
                 if self._ending.is_set():
                     client.close()
                     return
-                self.connections = [known for known in self.connections if known.thread.is_alive()]
-                self.connections.append(Connection(client, self._upstream, self.fault))
-                self.last.thread.start()
+                with self._guard:
+                    self._connections = [known for known in self._connections if known.thread.is_alive()]
+                    self._connections.append(Connection(client, self._upstream, self.fault))
+                    self._connections[-1].thread.start()
 
 
 class Connection:
