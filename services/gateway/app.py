@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -150,7 +151,11 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or "no such address"
+        why = (
+            os.strerror(error.errno)
+            if isinstance(error, OSError) and error.errno in errno.errorcode
+            else "no such address"
+        )
         raise UsageError(
             f"cannot listen on {host} port {port}: {why}; set FIELDTALLY_HTTP_HOST or FIELDTALLY_HTTP_PORT"
         ) from error

@@ -57,6 +57,8 @@ RETRY_FULL_S: Final = 30
 RETRY_LAGGING_S: Final = 5
 DEVICES_KEPT_S: Final = 10.0
 BODY_S: Final = 60
+HANG_UP: Final = {"connection": "close"}
+"""For who is not to send the rest of a body that is not read."""
 
 _STATUS: Final = {"recorded": 201, "duplicate": 200, "conflict": 409, "rejected": 422}
 _WELL_FORMED: Final = re.compile(RFC_3339_PATTERN)
@@ -248,7 +250,7 @@ class Gateway:
             if task in self._reading:
                 raise
             detail = f"the body took longer than {BODY_S} seconds"
-            raise RefusedError(problem("malformed-request", 400, detail, retryable=True)) from None
+            raise RefusedError(problem("malformed-request", 400, detail, retryable=True), HANG_UP) from None
         finally:
             self._reading.pop(task, None)
 
@@ -466,7 +468,7 @@ async def _body(headers: RawHeaders, receive: Receive, bytes_max: int) -> bytes:
         too_long = left < 0
         more = message["more_body"]
     if too_long:
-        raise RefusedError(problem("too-large", 413, f"the body is longer than {bytes_max:,} bytes"))
+        raise RefusedError(problem("too-large", 413, f"the body is longer than {bytes_max:,} bytes"), HANG_UP)
     return b"".join(chunks)
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from schemas.claims import Claims, decode_claims
 from services.cli import demo as showing
+from services.cli import server
 from tests.services.cli.conftest import ROOT, Cli, Outcome
 
 RELEASE = (ROOT / "services/simulator/press_release.toml").read_bytes()
@@ -69,7 +70,7 @@ def test_any_other_finding_is_exit_code_1(
 
 
 def test_a_projector_that_ends_is_said_and_not_waited_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(showing, "sys", SimpleNamespace(executable="false", stdout=None))
+    monkeypatch.setattr(server, "sys", SimpleNamespace(executable="false"))
     outcome = cli("demo", "--exit", "--seconds", "0", url="")
     assert (1, "fieldtally: the projector has ended (exit 1): run `fieldtally doctor`\n") == (outcome.code, outcome.err)
 

@@ -53,7 +53,7 @@ def test_the_examples_are_of_the_command_and_parse(name: str) -> None:
         command.make_context(name, words[len(own) : shell])  # raises what it does not understand
 
 
-@pytest.mark.parametrize("name", ["", "parked", "schema"])
+@pytest.mark.parametrize("name", ["", "parked", "schema", "devices"])
 def test_a_group_alone_prints_its_help_on_stderr(cli: Cli, name: str) -> None:
     outcome = cli(*name.split())
     assert (2, "") == (outcome.code, outcome.out)
