@@ -331,6 +331,16 @@ def test_a_conflicting_amendment_is_corrected_with_the_next_revision(online: Fie
     assert (original.id, 2, 3) == (again.amends, again.revision, again.number)
 
 
+def test_an_original_in_conflict_is_amended_since_the_log_has_something_under_its_id(
+    online: FieldUnit, stub: Stub
+) -> None:
+    mine = online.report(persons())
+    stub.answer = rejecting(mine.id, code="conflict")
+    online.flush()
+    again = online.amend(mine.id, persons(SYR=2))
+    assert (mine.id, 1, 2) == (again.amends, again.revision, again.number)
+
+
 def test_a_rejected_report_can_be_discarded_and_is_still_there(online: FieldUnit, stub: Stub) -> None:
     wrong = online.report(persons("kopr"))
     with pytest.raises(RefusedError, match="pending"):
