@@ -151,11 +151,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
-        why = (
-            os.strerror(error.errno)
-            if isinstance(error, OSError) and error.errno in errno.errorcode
-            else "no such address"
-        )
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number in errno.errorcode else "no such address"
         raise UsageError(
             f"cannot listen on {host} port {port}: {why}; set FIELDTALLY_HTTP_HOST or FIELDTALLY_HTTP_PORT"
         ) from error
