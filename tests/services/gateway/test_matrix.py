@@ -27,6 +27,7 @@ UNKNOWN: Final = dict.fromkeys(BY_TOKEN, 401)
 ALLOWED: Final = {
     "unit": REPORTERS,
     "desk": REPORTERS,
+    "viewer": FORBIDDEN,
     "viewer of two sides": FORBIDDEN,
     "auditor": FORBIDDEN,
     "unit of a side without a log": FORBIDDEN,
@@ -49,6 +50,7 @@ def test_each_role_may_use_exactly_its_routes(client: redis.Redis, settings: Set
     tokens = {
         "unit": token("unit", expires=datetime(9999, 1, 1, tzinfo=UTC)),
         "desk": token("desk"),
+        "viewer": token("viewer"),
         "viewer of two sides": token("viewer", "SI,HR"),
         "auditor": token("auditor"),
         "unit of a side without a log": token("unit", "AT"),

@@ -1,0 +1,267 @@
+"""One side's turns, over a log that does what a test says: who waits together, and what becomes of each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from schemas import codec
+from schemas.http import Result
+from schemas.principals import Principal
+from schemas.vocabulary import START, Position, Side
+from services.gateway import side as side_module
+from services.gateway.side import RECENT_MAX, TURN_MAX, GatewaySide, LaggingError, Submitted
+from services.runtime.errors import FieldtallyError, UnreachableError
+from services.runtime.settings import SideSettings
+from services.store.contract import Entry
+from services.store.glance import Glance
+from services.store.index_entry import IndexEntry
+from tests import given
+from tests.asynchronous import asynchronous
+from tests.gateways import LONG_AGO
+
+DESK = Principal(role="desk", side="SI", unit="SI-DESK", device="d", enrolled=LONG_AGO)
+UNIT = Principal(role="unit", side="SI", unit="SI-MP-07", device="9f3c2a", enrolled=LONG_AGO)
+AWAY = UnreachableError("the server is away")
+
+
+class Log:
+    """A log, its index and its state in memory, that holds appends up, fails them, or refuses some of their entries."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Position, bytes] = {}
+        self.appends: list[int] = []
+        self.appending = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failure: Exception | None = None
+        self.refused: frozenset[int] = frozenset()
+        self.closed = False
+        self.glance: Glance | FieldtallyError = Glance("g1", START, 0, 0, {}, 0, None)
+
+    async def take(self) -> Glance:
+        """Look, as the store does."""
+        if isinstance(self.glance, FieldtallyError):
+            raise self.glance
+        return self.glance
+
+    async def index(self, _generation: str, keys: Sequence[bytes]) -> list[IndexEntry | None]:
+        """Know of nothing: no projector runs here."""
+        return [None for _ in keys]
+
+    async def read(self, positions: Sequence[Position]) -> list[Entry | None]:
+        """Return entries."""
+        return [Entry(at, given.entry(self.entries[at])) if at in self.entries else None for at in positions]
+
+    async def append(self, events: Sequence[tuple[bytes, str]]) -> list[Position | None]:
+        """Append."""
+        self.appends.append(len(events))
+        self.appending.set()
+        await self.gate.wait()
+        if self.failure:
+            raise self.failure
+        positions: list[Position | None] = []
+        for at, (raw, _) in enumerate(events):
+            position = None if at in self.refused else Position(f"{len(self.entries) + 1}-0")
+            positions.append(position)
+            if position:
+                self.entries[position] = raw
+        return positions
+
+    async def close(self) -> None:
+        """Close."""
+        self.closed = True
+
+
+def side_over(log: Log) -> GatewaySide:
+    """Return a side over that log."""
+    settings = SideSettings(Side("SI"), given.ZONES["SI"], "SVN")
+    return GatewaySide(settings, cast("Any", log), cast("Any", [log, log]), cast("Any", log), 10)
+
+
+def one(number: int, sender: Principal = UNIT, **more: Any) -> Submitted:
+    """Return an admitted report."""
+    raw = given.apprehension(id=number, unit=sender.unit, **more)
+    return Submitted(codec.decode(raw), raw, sender)
+
+
+def statuses(results: Sequence[Result]) -> list[str]:
+    """Return what became of each."""
+    return [result.status for result in results]
+
+
+@asynchronous
+async def test_what_comes_while_a_turn_is_under_way_is_recorded_together_in_the_next() -> None:
+    log = Log()
+    log.gate.clear()
+    side = side_over(log)
+    first = asyncio.create_task(side.record([one(1)]))
+    await log.appending.wait()
+    others = [asyncio.create_task(side.record([one(number), one(number + 100)])) for number in range(2, 12)]
+    await asyncio.sleep(0)
+    log.gate.set()
+    assert ["recorded"] == statuses(await first)
+    for number, results in zip(range(2, 12), await asyncio.gather(*others), strict=True):
+        assert [given.uid(number), given.uid(number + 100)] == [result.id for result in results]
+        assert ["recorded"] * 2 == statuses(results)
+    assert 21 == sum(log.appends)
+    assert len(log.appends) <= 3
+
+
+@asynchronous
+async def test_a_turn_has_its_size_and_keeps_a_request_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TURN_MAX >= 500
+    monkeypatch.setattr(side_module, "TURN_MAX", 5)
+    log = Log()
+    side = side_over(log)
+    requests = [[one(number * 10 + at) for at in range(3)] for number in range(1, 5)] + [
+        [one(at) for at in range(900, 909)]
+    ]
+    answers = await asyncio.gather(*(side.record(request) for request in requests))
+    assert [3, 3, 3, 3, 9] == [len(answer) for answer in answers]
+    assert [3, 3, 3, 3, 9] == sorted(log.appends)
+
+
+@asynchronous
+async def test_what_the_server_refused_of_a_batch_may_be_sent_again_and_the_rest_is_recorded() -> None:
+    log = Log()
+    log.refused = frozenset({1})
+    side = side_over(log)
+    batch = [one(1), one(2), one(3), one(2)]
+    results = await side.record(batch)
+    assert ["recorded", "rejected", "recorded", "rejected"] == statuses(results)
+    for result in (results[1], results[3]):
+        assert result.problem
+        assert ("unavailable", 503, True) == (result.problem.code, result.problem.status, result.problem.retryable)
+    log.refused = frozenset()
+    assert ["duplicate", "recorded", "duplicate", "duplicate"] == statuses(await side.record(batch))
+    assert [one(1).canonical, one(3).canonical, one(2).canonical] == list(log.entries.values())
+
+
+@asynchronous
+async def test_when_a_turn_fails_all_who_wait_are_told_and_the_next_turn_goes_on() -> None:
+    log = Log()
+    log.failure = AWAY
+    side = side_over(log)
+    answers = await asyncio.gather(*(side.record([one(number)]) for number in range(1, 4)), return_exceptions=True)
+    assert [AWAY] * 3 == answers
+    log.failure = None
+    assert ["recorded"] == statuses(await side.record([one(1)]))
+
+
+@asynchronous
+async def test_a_sender_that_hangs_up_takes_nobody_with_it_and_its_report_is_recorded() -> None:
+    log = Log()
+    log.gate.clear()
+    side = side_over(log)
+    hasty, patient = (asyncio.create_task(side.record([one(number)])) for number in (1, 2))
+    await log.appending.wait()
+    hasty.cancel()
+    with suppress(asyncio.CancelledError):
+        await hasty
+    log.gate.set()
+    assert ["recorded"] == statuses(await patient)
+    assert ["duplicate"] == statuses(await side.record([one(1)]))
+
+
+@asynchronous
+async def test_of_two_requests_in_one_turn_the_second_finds_what_the_first_brought() -> None:
+    side = side_over(Log())
+    answers = await asyncio.gather(
+        side.record([one(1), one(2)]), side.record([one(1)]), side.record([one(2, persons={"AFG": 9}), one(3)])
+    )
+    assert [["recorded", "recorded"], ["duplicate"], ["conflict", "recorded"]] == [statuses(each) for each in answers]
+    assert answers[0][0].position == answers[1][0].position
+    assert answers[0][1].position == answers[2][0].position
+
+
+@asynchronous
+async def test_in_one_turn_too_a_unit_amends_its_own_reports_only_and_an_amendment_makes_a_report_nobodys() -> None:
+    other = msgspec.structs.replace(UNIT, unit="SI-MP-08")
+    answers = await asyncio.gather(
+        (side := side_over(Log())).record([one(1), one(2, other)]),
+        side.record([one(11, amends=1, revision=1), one(12, amends=2, revision=1)]),
+        side.record([one(31, DESK, amends=3, revision=1)]),
+        side.record([one(32, amends=3, revision=2)]),
+    )
+    assert [["recorded"] * 2, ["recorded", "rejected"], ["recorded"], ["recorded"]] == [
+        statuses(each) for each in answers
+    ]
+    refused = answers[1][1].problem
+    assert refused
+    assert ("not-your-report", "/amends") == (refused.code, refused.pointer)
+
+
+@asynchronous
+async def test_a_copy_of_a_report_that_is_being_recorded_waits_for_it() -> None:
+    log = Log()
+    log.gate.clear()
+    side = side_over(log)
+    first = asyncio.create_task(side.record([one(1)]))
+    await log.appending.wait()
+    copies = [asyncio.create_task(side.record([one(1), one(number)])) for number in (2, 3)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    log.gate.set()
+    assert ["recorded"] == statuses(await first)
+    assert [["duplicate", "recorded"]] * 2 == [statuses(results) for results in await asyncio.gather(*copies)]
+    assert 3 == len(log.entries)
+
+
+@asynchronous
+async def test_the_end_waits_for_the_turn_under_way_and_gives_up_the_connection() -> None:
+    log = Log()
+    log.gate.clear()
+    side = side_over(log)
+    record = asyncio.create_task(side.record([one(1)]))
+    await log.appending.wait()
+    end = asyncio.create_task(side.close())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not end.done() and not log.closed
+    log.gate.set()
+    await end
+    assert log.closed
+    assert ["recorded"] == statuses(await record)
+
+
+@asynchronous
+async def test_what_was_recorded_here_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert RECENT_MAX > 10_000  # more than may wait to be counted
+    monkeypatch.setattr(side_module, "RECENT_MAX", 10)
+    side = side_over(Log())
+    for number in range(1, 31):
+        await side.record([one(number)])
+    assert 10 == len(side._recent)
+    assert ["duplicate"] == statuses(await side.record([one(30)]))
+
+
+@asynchronous
+async def test_a_side_is_not_ready_while_its_server_is_away_or_the_counting_too_far_behind() -> None:
+    log = Log()
+    side = side_over(log)
+    await side.look()
+    side.ready()
+    log.glance = Glance("g1", START, 0, 0, {}, 11, Position("1000-0"))
+    await side.look()
+    with pytest.raises(LaggingError, match="11 reports of SI wait to be counted"):
+        side.ready()
+    log.glance = AWAY
+    await side.look()
+    with pytest.raises(UnreachableError):
+        side.ready()
+    log.glance = Glance("g1", START, 0, 0, {}, 10, Position("1000-0"))
+    await side.look()
+    side.ready()
+
+
+@asynchronous
+async def test_no_reports_are_no_turn() -> None:
+    log = Log()
+    assert [] == await side_over(log).record([])
+    assert [] == log.appends
