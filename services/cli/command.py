@@ -11,13 +11,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from services.runtime.ending import end
 from services.runtime.errors import FieldtallyError
 from services.runtime.settings import Settings, read_settings, unknown_settings
 
 Result = TypeVar("Result")
 
 INTERRUPTED: Final = 130
-_CANCEL_AGAIN_S: Final = 0.05
 
 
 class _WithExamples(click.Command):
@@ -112,21 +112,6 @@ async def _interruptible(work: Coroutine[Any, Any, Result]) -> Result:
     finally:
         await end(task)
     return task.result()
-
-
-async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks until they have ended.
-
-    Once is not enough. redis-py asks with a timeout of zero whether a pooled connection still lives, and asyncio takes
-    a cancellation that was waiting then for the timeout's own: Ctrl-C while rows were printed would be lost.
-    """
-    while running := [task for task in tasks if not task.done()]:
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not print it
 
 
 def run(commands: click.Group, args: list[str]) -> int:

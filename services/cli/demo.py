@@ -25,12 +25,13 @@ from rich.table import Table
 from schemas.claims import Claims, decode_claims
 from schemas.vocabulary import UNITS
 from services.cli.audit import print_verdict
-from services.cli.command import Number, Whole, command, end, run_async, settings
+from services.cli.command import Number, Whole, command, run_async, settings
 from services.cli.server import SideStore, projector_beside, side_stores
 from services.cli.simulate import publish
 from services.cli.tallies import live_state
 from services.replay.audit import Verdict, audit, join, terms
 from services.runtime.embedded import embedded_server
+from services.runtime.ending import end
 from services.runtime.errors import FieldtallyError
 from services.runtime.settings import Settings, read_settings
 from services.simulator.fleet import Submission

@@ -33,6 +33,7 @@ from schemas.vocabulary import Position, Side, parse_source
 __all__ = [
     "BATCH_MAX",
     "EVENT_BYTES_MAX",
+    "OF_SENDER",
     "Admitted",
     "Held",
     "Rejected",
@@ -49,6 +50,9 @@ REJECTED: Final = 422
 CONFLICT: Final = 409
 TOLERANCE: Final = timedelta(days=1)
 """How far a time may lie outside its operation, and in the future."""
+
+OF_SENDER: Final[tuple[Code, ...]] = ("not-your-side", "not-your-unit", "desk-only")
+"""What `refuse` says whatever the log holds; anything else may be said of a report that was recorded before."""
 
 _FIRST_DAY: Final = date(2, 1, 1)
 _LAST_DAY: Final = date(9998, 12, 31)

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import uvicorn
@@ -26,6 +26,7 @@ from services.gateway.tokens import RateLimit, Tokens
 from services.runtime.clock import monotonic, now
 from services.runtime.collector import calm_collector
 from services.runtime.embedded import embedded_server
+from services.runtime.ending import end
 from services.runtime.errors import FieldtallyError, UsageError
 from services.runtime.logging import set_up_logging
 from services.runtime.settings import Settings, SideSettings, hide_password, read_settings
@@ -100,9 +101,7 @@ class GatewayApp:
 
     async def _stop(self) -> None:
         if self._watching:
-            self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
+            await end(self._watching)
         for side in self.gateway.sides.values():
             await side.close()
         await self._client.aclose()
@@ -151,7 +150,7 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None)
+        number: int = getattr(error, "errno", None) or 0
         why = os.strerror(number) if number in errno.errorcode else "no such address"
         raise UsageError(
             f"cannot listen on {host} port {port}: {why}; set FIELDTALLY_HTTP_HOST or FIELDTALLY_HTTP_PORT"

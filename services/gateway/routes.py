@@ -38,7 +38,7 @@ from schemas.http import (
 )
 from schemas.principals import Principal, Role
 from schemas.vocabulary import Side
-from services.gateway.admission import Admitted, admit, clock_off_s
+from services.gateway.admission import OF_SENDER, Admitted, admit, clock_off_s
 from services.gateway.metrics import CONTENT_TYPE, Metrics
 from services.gateway.side import GatewaySide, LaggingError, Submitted
 from services.gateway.tokens import RateLimit, Tokens
@@ -277,10 +277,10 @@ class Gateway:
             refusals = await side.refusals([item.event for _, item in items], principal, received)
             allowed: list[tuple[int, Submitted]] = []
             for (at, item), refused in zip(items, refusals, strict=True):
-                if refused:
+                if refused and refused.code in OF_SENDER:
                     results[at] = Result(id=str(item.event.id), status="rejected", problem=refused)
                 else:
-                    allowed.append((at, Submitted(item.event, item.canonical, principal)))
+                    allowed.append((at, Submitted(item.event, item.canonical, principal, refused)))
             recorded = await side.record([one for _, one in allowed])
             for (at, one), result in zip(allowed, recorded, strict=True):
                 off = clock_off_s(sent, one.event.time, received)

@@ -48,14 +48,18 @@ _OF_OPERATIONS: Final = ("unknown-operation", "unknown-section", "outside-period
 
 
 class Submitted:
-    """One admitted report, who sent it, and its identity: the key of the report that it is or amends, its revision."""
+    """One admitted report, who sent it, and its identity: the key of the report that it is or amends, its revision.
 
-    __slots__ = ("canonical", "event", "identity", "key", "principal")
+    `refused` is why it may not be recorded now; if the log holds it already, it is a duplicate all the same.
+    """
 
-    def __init__(self, event: Event, canonical: bytes, principal: Principal) -> None:
+    __slots__ = ("canonical", "event", "identity", "key", "principal", "refused")
+
+    def __init__(self, event: Event, canonical: bytes, principal: Principal, refused: Problem | None = None) -> None:
         self.event = event
         self.canonical = canonical
         self.principal = principal
+        self.refused = refused
         self.key: Key = _key(event)
         self.identity: Identity = (self.key, event.revision)
 
@@ -299,9 +303,14 @@ class GatewaySide:
         to_append: list[int] = []
         first: dict[Identity, int] = {}
         for at, one in enumerate(submitted):
-            if refused := refuse_amendment(one.event, one.principal, units.get(one.key)):
+            # A plan may have changed since a report was recorded: who lost its receipt is told that it is a duplicate.
+            repeated = settle(one.event, held.get(one.identity))
+            refused = one.refused or refuse_amendment(one.event, one.principal, units.get(one.key))
+            if repeated and not repeated.problem:
+                results[at] = _repeated(one, repeated.position, None)
+            elif refused:
                 results[at] = Result(id=str(one.event.id), status="rejected", problem=refused)
-            elif repeated := settle(one.event, held.get(one.identity)):
+            elif repeated:
                 results[at] = _repeated(one, repeated.position, repeated.problem)
             elif one.identity not in first:
                 first[one.identity] = at

@@ -327,6 +327,25 @@ def test_an_operation_that_was_taken_back_is_unknown_before_and_after_that_is_co
     )
 
 
+def test_a_report_that_is_in_the_log_is_a_duplicate_whatever_became_of_its_operation(
+    unit: Sender, desk: Sender, settings: Settings
+) -> None:
+    """Its receipt may have been lost; who was told `rejected` would report it anew, and it would count twice."""
+    report, other = of_it(1), of_it(1, persons={"AFG": 9})
+    desk.one(opened())
+    recorded = unit.one(report).json()
+    desk.one(opened(51, amends=50, revision=1, sections={"lendava": "joint"}))
+    project(settings)
+
+    numbers = count(2)
+
+    def again() -> list[str]:
+        return became(unit.batch(of_it(next(numbers)), report, other))
+
+    wait_for(lambda: again() == ["unknown-section", "duplicate", "unknown-section"], what="the plan to have changed")
+    assert recorded["position"] == unit.one(report).json()["position"]
+
+
 def test_an_operation_planned_to_the_calendars_end_is_listed_and_takes_reports(unit: Sender, desk: Sender) -> None:
     assert 201 == desk.one(opened(starts="0001-01-01", ends="9999-12-31")).status_code
     assert ["recorded"] == became(unit.batch(of_it(1)))
