@@ -198,6 +198,16 @@ async def test_in_one_turn_too_a_unit_amends_its_own_reports_only_and_an_amendme
 
 
 @asynchronous
+async def test_who_made_a_report_is_not_told_by_another_that_stands_where_it_once_stood() -> None:
+    log = Log()
+    side = side_over(log)
+    (result,) = await side.record([one(1)])
+    assert result.position
+    log.entries = {Position(result.position): given.apprehension(id=2, unit="SI-MP-08")}  # set back, and written since
+    assert ["recorded"] * 2 == statuses(await side.record([one(11, amends=1, revision=1), one(1)]))
+
+
+@asynchronous
 async def test_a_copy_of_a_report_that_is_being_recorded_waits_for_it() -> None:
     log = Log()
     log.gate.clear()
