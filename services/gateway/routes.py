@@ -58,7 +58,7 @@ RETRY_LAGGING_S: Final = 5
 DEVICES_KEPT_S: Final = 10.0
 BODY_S: Final = 60
 HANG_UP: Final = {"connection": "close"}
-"""For who is not to send the rest of a body that is not read."""
+"""For who does not send the rest of a body."""
 
 _STATUS: Final = {"recorded": 201, "duplicate": 200, "conflict": 409, "rejected": 422}
 _WELL_FORMED: Final = re.compile(RFC_3339_PATTERN)
@@ -468,7 +468,8 @@ async def _body(headers: RawHeaders, receive: Receive, bytes_max: int) -> bytes:
         too_long = left < 0
         more = message["more_body"]
     if too_long:
-        raise RefusedError(problem("too-large", 413, f"the body is longer than {bytes_max:,} bytes"), HANG_UP)
+        # The rest is let pass by, not hung up on: a client that is still sending would not get to read the answer.
+        raise RefusedError(problem("too-large", 413, f"the body is longer than {bytes_max:,} bytes"))
     return b"".join(chunks)
 
 
