@@ -23,7 +23,7 @@ demo: setup ## Report a real operation, tally it live, replay and audit it
 	@$(VENV)/bin/fieldtally demo || [ $$? -eq 130 ] # Ctrl-C is how one leaves it
 
 test: setup ## Run the tests, with real Valkey servers
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: setup ## Lint, types, layering
 	$(VENV)/bin/ruff check .
