@@ -103,7 +103,8 @@ class Results(Struct, frozen=True):
 class DeviceStanding(Struct, frozen=True, kw_only=True):
     """Who a token is, and which numbers of its device are in the log, at `position`.
 
-    `missing` are ranges below `highest`, both ends included; `reused` is how many reports brought a used number.
+    `missing` are ranges below `highest`, both ends included; `reused` is how many of the reports that are counted
+    brought a used number.
     """
 
     role: Role

@@ -223,11 +223,12 @@ class Gateway:
         if wait_s:
             detail = f"wait {wait_s} s; what was sent before counts"
             raise RefusedError(problem("rate-limited", 429, detail, retryable=True), {"retry-after": str(wait_s)})
+        self._rate_limit.take(token, 1)  # also for what turns out to be unreadable
         self._side(principal).ready()
         body = await self._read(headers, receive, EVENT_BYTES_MAX if single else REQUEST_BYTES_MAX)
         sent = _sent(headers)
         raws = [body] if single else _items(body)
-        self._rate_limit.take(token, len(raws))
+        self._rate_limit.take(token, max(0, len(raws) - 1))
         results = await self._record(raws, principal, sent, received)
         self.metrics.acknowledged.observe(self._monotonic() - begun)
         self._log_answer(principal, results, self._monotonic() - begun)

@@ -73,8 +73,8 @@ class _Bucket(Struct):
 class RateLimit:
     """So many reports a second for each token, with ten seconds' worth at once.
 
-    A request is let in as long as anything is left, and its reports are taken off then: a large batch is not refused,
-    the next one waits.
+    A request is let in as long as anything is left, and costs what it brings, one at least: a large batch is not
+    refused, the next one waits.
     """
 
     def __init__(self, reports_per_s: int, monotonic: Callable[[], float]) -> None:
@@ -89,8 +89,8 @@ class RateLimit:
         return 0 if left >= 1 else max(1, ceil((1 - left) / self._rate))
 
     def take(self, token: str, reports: int) -> None:
-        """Take off what was sent; a request costs as much as one report at least."""
-        self._bucket(token).left -= max(1, reports)
+        """Take off what is sent."""
+        self._bucket(token).left -= reports
 
     def _bucket(self, token: str) -> _Bucket:
         now = self._monotonic()

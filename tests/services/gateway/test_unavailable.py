@@ -14,8 +14,10 @@ import httpx
 import pytest
 import redis
 
+from schemas.http import BATCH_TYPE
 from services.gateway import app
 from services.gateway.app import listen, serve
+from services.gateway.tokens import BURST_S
 from services.runtime.errors import UnreachableError
 from services.runtime.settings import Settings
 from services.store.connection import TIMEOUT_S, connect
@@ -255,3 +257,19 @@ def test_a_token_that_sends_too_fast_is_429_and_no_other_token_is(
         assert 204 == unit.ask("HEAD", "/v1/events").status_code
         assert 201 == wait_for(lambda: (one := unit.one(reported(21))).is_success and one, what="a turn").status_code
         assert 22 == len(log_of(client, prefix, "SI"))
+
+
+def test_a_request_that_cannot_be_read_and_one_that_brings_nothing_cost_one_report(
+    settings_for: Callable[..., Settings], server_url: str, client: redis.Redis, prefix: str
+) -> None:
+    """Else a token could send rubbish without end."""
+    settings = settings_for(server_url, RATE_LIMIT="1")
+    for body in (b"[", b"[]"):
+        token = enrolled(client, prefix)
+        with running_gateway(settings) as address, Sender(address, token) as sender:
+            headers = {"content-type": BATCH_TYPE}
+            answers = [
+                sender.ask("POST", "/v1/events", content=body, headers=headers).status_code for _ in range(BURST_S + 1)
+            ]
+        assert answers[-1] == 429
+        assert 429 not in answers[:-1]
