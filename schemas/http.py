@@ -69,14 +69,14 @@ class Problem(Struct, frozen=True, kw_only=True):
     """RFC 9457: `type` names the kind, `title` says it to a person, `detail` this case; nothing repeats the report.
 
     `pointer` is the JSON Pointer (RFC 6901) of the field, empty for the whole; `retryable` says whether the same
-    request may succeed later.
+    request may succeed later. `code` is one of `Code`; a client that is older than the gateway takes others too.
     """
 
     type: str
     title: str
     status: int
     detail: str
-    code: Code
+    code: str
     pointer: str = ""
     retryable: bool = False
 

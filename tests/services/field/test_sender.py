@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from schemas.http import Code, Result, problem
 from services.field import FieldUnit, sender
@@ -90,6 +91,15 @@ def test_what_will_never_be_taken_is_kept_with_its_problem_and_the_rest_goes_on(
     (rejected,) = unit.rejected()
     assert rejected.problem is not None
     assert ("unknown-section", "why") == (rejected.problem.code, rejected.problem.detail)
+
+
+def test_a_code_from_a_later_gateway_settles_a_report_all_the_same(unit: FieldUnit, stub: Stub) -> None:
+    """An app in the field is older than the gateway sooner or later."""
+    report = unit.report(persons())
+    later = replace(problem("conflict", 422, "why"), code="not-on-sundays")
+    stub.answer = lambda request: receipt(Result(id=request.ids[0], status="rejected", problem=later))
+    assert unit.flush(0)
+    assert ["rejected"] == states(unit, report)
 
 
 def test_what_failed_for_a_passing_reason_is_sent_again(unit: FieldUnit, stub: Stub) -> None:
