@@ -105,6 +105,7 @@ class GatewayApp:
         for side in self.gateway.sides.values():
             await side.close()
         await self._client.aclose()
+        self.gateway.write_answered()
         self._logger.info("gateway_stopped")
 
     async def _look(self) -> None:

@@ -56,6 +56,7 @@ RETRY_AWAY_S: Final = 2
 RETRY_FULL_S: Final = 30
 RETRY_LAGGING_S: Final = 5
 DEVICES_KEPT_S: Final = 10.0
+ANSWERED_S: Final = 0.1
 BODY_S: Final = 60
 HANG_UP: Final = {"connection": "close"}
 """For who does not send the rest of a body."""
@@ -348,18 +349,25 @@ class Gateway:
                     self.metrics.devices_missing.labels(name).set(missing)
 
     def _log_answer(self, principal: Principal, results: Sequence[Result], seconds: float) -> None:
-        """Log what was answered: one line for all requests of a side that a turn brings the answers to."""
+        """Log what was answered: one line for all requests of a side within a tenth of a second."""
         line = self._answered.get(principal.side)
         if line is None:
             line = self._answered[principal.side] = _Answered()
-            asyncio.get_running_loop().call_soon(self._write_answered, principal.side)
+            asyncio.get_running_loop().call_later(ANSWERED_S, self._write_answered, principal.side)
         line.requests += 1
         line.seconds = max(line.seconds, seconds)
         for result in results:
             line.became[result.status] += 1
 
+    def write_answered(self) -> None:
+        """Write the lines that are still to be written."""
+        for side in list(self._answered):
+            self._write_answered(side)
+
     def _write_answered(self, side: str) -> None:
-        line = self._answered.pop(side)
+        line = self._answered.pop(side, None)
+        if line is None:
+            return
         self._logger.info(
             "requests_answered", side=side, requests=line.requests, seconds=round(line.seconds, 4), **line.became
         )

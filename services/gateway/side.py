@@ -39,7 +39,6 @@ RECENT_MAX: Final = 50_000
 """Reports that are remembered until the index surely has them."""
 TAIL_CHUNK: Final = 2_000
 TURN_MAX: Final = 2_000
-PATIENCE: Final = 2
 
 """Looks at what comes in, without anything coming, before a turn begins."""
 UNAVAILABLE: Final = 503
@@ -255,7 +254,6 @@ class GatewaySide:
         """Take turns at a door as long as there is something to record."""
         try:
             while self._waiting:
-                await self._gather()
                 if not (taken := self._take()):
                     return  # what waits is about reports that the other turn has in hand, and it takes them next
                 keys = {one.key for request in taken for one in request.submitted}
@@ -288,14 +286,6 @@ class GatewaySide:
                 room -= size
         self._waiting = left
         return taken
-
-    async def _gather(self) -> None:
-        """Let come in what is on its way: a turn costs nearly the same for one report as for eight."""
-        idle = 0
-        while idle < PATIENCE and len(self._waiting) < TURN_MAX:
-            before = len(self._waiting)
-            await asyncio.sleep(0)
-            idle = 0 if len(self._waiting) > before else idle + 1
 
     async def _turn(self, door: RedisDoor, submitted: Sequence[Submitted]) -> list[Result]:
         held, units = await self._held(door, submitted)
