@@ -40,7 +40,6 @@ RECENT_MAX: Final = 50_000
 TAIL_CHUNK: Final = 2_000
 TURN_MAX: Final = 2_000
 
-"""Looks at what comes in, without anything coming, before a turn begins."""
 UNAVAILABLE: Final = 503
 
 _OF_OPERATIONS: Final = ("unknown-operation", "unknown-section", "outside-period")
