@@ -20,6 +20,7 @@ import uvloop
 from schemas.http import BATCH_TYPE, EVENT_TYPE
 from schemas.principals import Principal, Role, State
 from services.gateway.app import GatewayApp
+from services.gateway.protocol import LimitedProtocol
 from services.runtime.settings import Settings
 from services.store.principals import token_digest
 from tests import given
@@ -41,7 +42,7 @@ def running_gateway(settings: Settings, lines: Lines | None = None, url: str | N
         async def serve() -> None:
             app.append(GatewayApp(settings, address, (Lines() if lines is None else lines).logger()))
             config = uvicorn.Config(
-                app[0], http="httptools", ws="none", lifespan="on", log_config=None, log_level="critical",
+                app[0], http=LimitedProtocol, ws="none", lifespan="on", log_config=None, log_level="critical",
                 access_log=False, proxy_headers=False, server_header=False, timeout_graceful_shutdown=1,
             )  # fmt: skip
             servers.append(uvicorn.Server(config))

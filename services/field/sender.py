@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BATCH_COUNT: Final = 50
 BATCH_BYTES: Final = 262_144
-ANSWER_BYTES_MAX: Final = REQUEST_BYTES_MAX
+ANSWER_BYTES_MAX: Final = 16 * REQUEST_BYTES_MAX  # a device's missing numbers may be many
 ANSWER_S_MAX: Final = 60.0
 LOOK_AGAIN_S: Final = 3_600.0
 PAUSE_S_MIN: Final = 1.0

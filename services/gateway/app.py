@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from services.gateway.docs import DOCS_CSS, docs_page
 from services.gateway.openapi import asyncapi_bytes, openapi, openapi_bytes
+from services.gateway.protocol import LimitedProtocol
 from services.gateway.routes import Gateway, Pages
 from services.gateway.side import GatewaySide
 from services.gateway.tokens import RateLimit, Tokens
@@ -173,7 +174,7 @@ async def _serve(settings: Settings, url: str, logger: FilteringBoundLogger, lis
     app = GatewayApp(settings, url, logger)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=LimitedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -472,7 +472,7 @@ def _asking(
         "x-roles": ["unit", "desk"],
         "responses": {
             "200": _json_answer("The answer.", _ref(schema), examples),
-            **_problem_answers(401, 403, 405, 500, 503),
+            **_problem_answers(401, 403, 405, 429, 500, 503),
         },
     }
 

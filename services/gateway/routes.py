@@ -152,12 +152,12 @@ class Gateway:
 
         @get("/v1/devices/me")
         async def standing(request: HttpRequest) -> HttpResponse:
-            _, principal = await self._principal(dict(request.scope["headers"]))
+            principal = await self._asking(request)
             return _answer(await self._side(principal).standing(principal))
 
         @get("/v1/operations")
         async def operations(request: HttpRequest) -> HttpResponse:
-            _, principal = await self._principal(dict(request.scope["headers"]))
+            principal = await self._asking(request)
             return _answer(await self._side(principal).open_operations(self._now()))
 
         @get("/openapi.json", sync_to_thread=False)
@@ -220,11 +220,7 @@ class Gateway:
         begun, received = self._monotonic(), self._now()
         token, principal = await self._principal(headers)
         single = _is_single(headers)
-        wait_s = self._rate_limit.wait_s(token)
-        if wait_s:
-            detail = f"wait {wait_s} s; what was sent before counts"
-            raise RefusedError(problem("rate-limited", 429, detail, retryable=True), {"retry-after": str(wait_s)})
-        self._rate_limit.take(token, 1)  # also for what turns out to be unreadable
+        self._let_in(token)
         self._side(principal).ready()
         body = await self._read(headers, receive, EVENT_BYTES_MAX if single else REQUEST_BYTES_MAX)
         sent = _sent(headers)
@@ -309,6 +305,20 @@ class Gateway:
         if principal.side not in self.sides:
             raise RefusedError(problem("not-allowed", 403, f"there is no side {principal.side} here"))
         return found
+
+    async def _asking(self, request: HttpRequest) -> Principal:
+        """Return who asks for something; that costs as much as a report."""
+        token, principal = await self._principal(dict(request.scope["headers"]))
+        self._let_in(token)
+        return principal
+
+    def _let_in(self, token: str) -> None:
+        """Take a request off what a token may send, also if it turns out to be unreadable."""
+        wait_s = self._rate_limit.wait_s(token)
+        if wait_s:
+            detail = f"wait {wait_s} s; what was sent before counts"
+            raise RefusedError(problem("rate-limited", 429, detail, retryable=True), {"retry-after": str(wait_s)})
+        self._rate_limit.take(token, 1)
 
     def _side(self, principal: Principal) -> GatewaySide:
         return self.sides[Side(principal.side)]

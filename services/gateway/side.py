@@ -39,6 +39,8 @@ RECENT_MAX: Final = 50_000
 """Reports that are remembered until the index surely has them."""
 TAIL_CHUNK: Final = 2_000
 TURN_MAX: Final = 2_000
+LOOKS_MAX: Final = 8
+"""Requests that look at the log's end at once; the others wait in line for a connection."""
 
 UNAVAILABLE: Final = 503
 
@@ -111,6 +113,7 @@ class GatewaySide:
         self._in_hand: set[Key] = set()
         self._recent: OrderedDict[Identity, Recent] = OrderedDict()
         self._operations: Mapping[str, Operation] = {}
+        self._looking = asyncio.Semaphore(LOOKS_MAX)
 
     # What is known
 
@@ -170,7 +173,8 @@ class GatewaySide:
         """Return which numbers of a principal's device are in the log, to its end."""
         seen, tail = await self._with_tail()
         name = f"{principal.unit}/{principal.device}"
-        numbers = await self._glance.device(seen.generation, name) or DeviceNumbers()
+        async with self._looking:
+            numbers = await self._glance.device(seen.generation, name) or DeviceNumbers()
         position = seen.position
         for entry in tail:
             event = arrive(entry.position, entry.fields).event
@@ -209,16 +213,17 @@ class GatewaySide:
 
     async def _with_tail(self) -> tuple[Glance, list[Entry]]:
         """Look at the side, and at what its tallies do not include yet."""
-        seen = await self._glance.take()
-        if seen.lag > self._lag_limit:
-            raise LaggingError(f"{seen.lag:,} reports of {self.side.side} wait to be counted")
-        tail: list[Entry] = []
-        position = seen.position
-        while seen.lag and (chunk := await self._log.read_after(position, TAIL_CHUNK)):
-            tail += chunk
-            position = chunk[-1].position
-            if len(chunk) < TAIL_CHUNK:
-                break
+        async with self._looking:
+            seen = await self._glance.take()
+            if seen.lag > self._lag_limit:
+                raise LaggingError(f"{seen.lag:,} reports of {self.side.side} wait to be counted")
+            tail: list[Entry] = []
+            position = seen.position
+            while seen.lag and (chunk := await self._log.read_after(position, TAIL_CHUNK)):
+                tail += chunk
+                position = chunk[-1].position
+                if len(chunk) < TAIL_CHUNK:
+                    break
         self.seen, self.failure = seen, None
         return seen, tail
 
@@ -402,18 +407,27 @@ def _repeated(one: Submitted, position: Position, conflict: Problem | None) -> R
 
 
 def _with_operations(operations: Mapping[str, Operation], tail: Sequence[Entry]) -> Mapping[str, Operation]:
-    """Return operations with what the end of the log says of them."""
+    """Return operations with what the end of the log says of them, in whichever order revisions came."""
+    newest: dict[Key, int] = {}
     for entry in tail:
         event = arrive(entry.position, entry.fields).event
-        if isinstance(event, OperationOpened | OperationClosed):
-            operations = _with_operation(operations, event)
-        elif isinstance(event, Withdrawal):
-            operations = {name: take_out(operation, _key(event)) for name, operation in operations.items()}
+        if not isinstance(event, OperationOpened | OperationClosed | Withdrawal):
+            continue
+        key = _key(event)
+        if event.revision <= newest.get(key, -1):
+            continue
+        newest[key] = event.revision
+        operations = _without(operations, key) if isinstance(event, Withdrawal) else _with_operation(operations, event)
     return operations
 
 
 def _with_operation(
     operations: Mapping[str, Operation], event: OperationOpened | OperationClosed
-) -> dict[str, Operation]:
-    before = take_out(operations.get(event.subject) or Operation(), _key(event))
-    return {**operations, event.subject: put_in(before, _key(event), event)}
+) -> Mapping[str, Operation]:
+    key = _key(event)
+    others = _without(operations, key)  # an amendment may say that it was about another operation
+    return {**others, event.subject: put_in(others.get(event.subject) or Operation(), key, event)}
+
+
+def _without(operations: Mapping[str, Operation], key: Key) -> Mapping[str, Operation]:
+    return {name: take_out(operation, key) for name, operation in operations.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
@@ -16,6 +17,8 @@ from services.store.principals import DamagedPrincipalsError, RedisPrincipals, s
 BELIEVED_S: Final = 4.0
 """For how long a principal is taken as read: a token that is revoked ends within that time, 10 s being promised."""
 REMEMBERED_MAX: Final = 20_000
+LOOKS_MAX: Final = 16
+"""Tokens looked up at once: when hundreds of phones come back at the same moment, they wait for connections in line."""
 TOKEN_CHARACTERS_MAX: Final = 200
 BURST_S: Final = 10
 """How many seconds' worth of reports a token may send at once: a device that was offline has some."""
@@ -37,6 +40,7 @@ class Tokens:
         self._monotonic = monotonic
         self._now = now
         self._believed: OrderedDict[str, _Believed] = OrderedDict()
+        self._looking = asyncio.Semaphore(LOOKS_MAX)
 
     async def principal(self, authorization: str) -> tuple[str, Principal] | None:
         """Return whom an Authorization header stands for, with the digest of the token; None if nobody.
@@ -51,7 +55,8 @@ class Tokens:
         believed = self._believed.get(digest)
         if believed is None or believed.until <= self._monotonic():
             try:
-                found = await self._principals.find(digest)
+                async with self._looking:
+                    found = await self._principals.find(digest)
             except DamagedPrincipalsError:  # `devices list` says which; until it is mended it lets nobody in
                 found = None
             believed = _Believed(digest, found, self._monotonic() + BELIEVED_S)

@@ -346,6 +346,13 @@ def test_a_report_that_is_in_the_log_is_a_duplicate_whatever_became_of_its_opera
     assert recorded["position"] == unit.one(report).json()["position"]
 
 
+def test_revisions_of_a_plan_that_come_in_the_wrong_order_are_known_by_their_number(unit: Sender, desk: Sender) -> None:
+    desk.one(opened())
+    desk.one(opened(52, amends=50, revision=2, sections={"lendava": "joint"}))
+    desk.one(opened(51, amends=50, revision=1, sections={"koper": "joint"}))
+    assert ["recorded", "unknown-section"] == became(unit.batch(of_it(1, section="lendava"), of_it(2)))
+
+
 def test_an_operation_planned_to_the_calendars_end_is_listed_and_takes_reports(unit: Sender, desk: Sender) -> None:
     assert 201 == desk.one(opened(starts="0001-01-01", ends="9999-12-31")).status_code
     assert ["recorded"] == became(unit.batch(of_it(1)))
