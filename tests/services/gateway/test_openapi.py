@@ -314,7 +314,8 @@ def test_too_many_and_too_far_behind_are_described(
     with running_gateway(limited) as address, Sender(address, enrolled(client, prefix)) as sender:
         sender.batch(*[reported(number) for number in range(1, 13)])
         limited_answer = sender.one(reported(13))
-        behind = sender.ask("GET", "/v1/devices/me")
+        token = enrolled(client, prefix, device="another")
+        behind = sender.ask("GET", "/v1/devices/me", headers={"authorization": f"Bearer {token}"})
 
     assert (429, 503) == (limited_answer.status_code, behind.status_code)
     assert_described(limited_answer)
