@@ -105,7 +105,7 @@ ROOTS_ONLY = ("services.runtime.clock.", "services.runtime.entropy.")
 
 
 def _may_have_the_clock(path: str) -> bool:
-    """Composition roots, and what runs a server: limits on waiting are not dates. A patrol app's root is `FieldUnit`."""
+    """Composition roots, and what runs a server: limits on waiting are no dates. A patrol app's root is `FieldUnit`."""
     if path == "services/field/__init__.py":
         return True
     return path.startswith(("services/runtime/", "services/cli/")) or path.endswith(("/app.py", "/__main__.py"))
