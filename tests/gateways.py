@@ -19,7 +19,7 @@ import uvloop
 
 from schemas.http import BATCH_TYPE, EVENT_TYPE
 from schemas.principals import Principal, Role, State
-from services.gateway.app import GatewayApp
+from services.gateway.app import KEEP_ALIVE_S, GatewayApp
 from services.gateway.protocol import LimitedProtocol
 from services.runtime.settings import Settings
 from services.store.principals import token_digest
@@ -44,6 +44,7 @@ def running_gateway(settings: Settings, lines: Lines | None = None, url: str | N
             config = uvicorn.Config(
                 app[0], http=LimitedProtocol, ws="none", lifespan="on", log_config=None, log_level="critical",
                 access_log=False, proxy_headers=False, server_header=False, timeout_graceful_shutdown=1,
+                timeout_keep_alive=KEEP_ALIVE_S,
             )  # fmt: skip
             servers.append(uvicorn.Server(config))
             with suppress(SystemExit):  # what uvicorn makes of an application that did not start

@@ -41,11 +41,16 @@ $("flush").addEventListener("click", () => outbox.flush());
 
 async function attempt(event, action) {
   event.preventDefault();
+  const form = event.currentTarget;
+  if (form.dataset.busy) return; // a second tap is not a second report
+  form.dataset.busy = "yes";
   $("error").textContent = "";
   try {
     await action();
   } catch (error) {
     $("error").textContent = error.message;
+  } finally {
+    delete form.dataset.busy;
   }
 }
 
@@ -88,7 +93,8 @@ async function show() {
   const [status, waiting, rejected, sent] = await Promise.all([
     outbox.status(), outbox.pending(), outbox.rejected(), outbox.sent(),
   ]);
-  join.hidden = Boolean(status.source);
+  // Without a good token nothing goes out: then a new link is what is needed, and what waits stays.
+  join.hidden = Boolean(status.source) && !/token|nothing at this address/i.test(status.pause?.why ?? "");
   form.hidden = !status.source;
   $("who").textContent = status.source ? status.source.slice(1).replaceAll("/", " · ") : "Not joined yet";
   $("flush").hidden = !status.pause;

@@ -24,7 +24,6 @@ from schemas.http import (
     Problem,
     Result,
     Results,
-    problem,
 )
 from schemas.vocabulary import parse_source
 from services.field.link import Enrolment
@@ -195,7 +194,11 @@ class Sender:
             return None
         if outcome.too_large:
             if len(batch) == 1:
-                self._outbox.settle([_too_large(answer, idents[0])])
+                said = _problem(answer) if isinstance(answer, Answer) else None
+                if said is None or said.code != "too-large":  # not the gateway's word, so no receipt: it waits
+                    self._after = batch[0][0]
+                    return Trouble("something on the way to the gateway does not let a report through: it waits")
+                self._outbox.settle([Result(id=idents[0], status="rejected", problem=said)])
                 return None
             self._most = self._limit = len(batch) // 2
             return None
@@ -318,9 +321,3 @@ def _problem(answer: Answer) -> Problem | None:
         return msgspec.json.decode(answer.body, type=Problem)
     except (msgspec.MsgspecError, ValueError):
         return None
-
-
-def _too_large(answer: Answer | Trouble, ident: str) -> Result:
-    said = _problem(answer) if isinstance(answer, Answer) else None
-    detail = said.detail if said else "the way to the gateway does not let a report of this length through"
-    return Result(id=ident, status="rejected", problem=problem("too-large", 413, detail))

@@ -41,7 +41,7 @@ from schemas.vocabulary import Side
 from services.gateway.admission import OF_SENDER, Admitted, admit, clock_off_s
 from services.gateway.metrics import CONTENT_TYPE, Metrics
 from services.gateway.side import GatewaySide, LaggingError, Submitted
-from services.gateway.tokens import RateLimit, Tokens
+from services.gateway.tokens import BELIEVED_S, RateLimit, Tokens
 from services.runtime.errors import FieldtallyError
 from services.store.connection import BusyServerError
 from services.tally.numbers import missing_count
@@ -223,6 +223,8 @@ class Gateway:
         self._let_in(token)
         self._side(principal).ready()
         body = await self._read(headers, receive, EVENT_BYTES_MAX if single else REQUEST_BYTES_MAX)
+        if self._monotonic() - begun > BELIEVED_S:  # a body may take its time, and the token end meanwhile
+            await self._principal(headers)
         sent = _sent(headers)
         raws = [body] if single else _items(body)
         self._rate_limit.take(token, max(0, len(raws) - 1))

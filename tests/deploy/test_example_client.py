@@ -310,6 +310,24 @@ def test_the_form_shows_what_became_of_each_report_and_lets_it_be_corrected_and_
     assert ["apprehension", "withdrawal"] == [event["type"].split(".")[2] for event in field.events(device)]
 
 
+def test_a_double_tap_is_one_report(field: Field, device: str) -> None:
+    with field.context() as context:
+        page = context.new_page()
+        page.goto(field.origin)
+        page.get_by_label("Enrolment link").fill(field.link(device))
+        page.get_by_role("button", name="Join").click()
+        page.get_by_label("Section").fill("koper")
+        page.get_by_label("Citizenship", exact=True).fill("SYR")
+        page.get_by_label("Count").fill("1")
+        page.evaluate("for (let tap = 0; tap < 2; tap++) document.getElementById('report').requestSubmit()")
+        page.locator("#sent").get_by_text("1 SYR").wait_for()
+        assert "1" == page.locator("#sent-count").inner_text()
+        assert page.locator("#join").is_hidden()
+
+    assert 1 == field.tallied(device, "persons")
+    assert 1 == len(field.events(device))
+
+
 # --- what is a receipt ---
 
 

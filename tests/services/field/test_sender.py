@@ -93,6 +93,16 @@ def test_what_will_never_be_taken_is_kept_with_its_problem_and_the_rest_goes_on(
     assert ("unknown-section", "why") == (rejected.problem.code, rejected.problem.detail)
 
 
+def test_a_strangers_word_that_a_report_is_too_long_settles_nothing(unit: FieldUnit, stub: Stub) -> None:
+    reports = [unit.report(persons()) for _ in range(3)]
+    stub.answer = lambda _: Reply(413, b"<html>", {"Content-Type": "text/html"})
+    assert not unit.flush(0)
+    assert ["pending"] * 3 == states(unit, *reports)
+    stub.answer = all_recorded
+    wait_for(lambda: unit.flush(0), what="what was passed over to be sent too")
+    assert ["delivered"] * 3 == states(unit, *reports)
+
+
 def test_a_code_from_a_later_gateway_settles_a_report_all_the_same(unit: FieldUnit, stub: Stub) -> None:
     """An app in the field is older than the gateway sooner or later."""
     report = unit.report(persons())

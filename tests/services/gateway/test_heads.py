@@ -17,7 +17,7 @@ from services.runtime.settings import Settings
 from tests.asynchronous import asynchronous
 from tests.gateways import Sender, enrolled, reported, running_gateway
 
-PHONES = 300
+PHONES = 150
 
 
 def connected(address: str) -> socket.socket:
