@@ -27,7 +27,7 @@ Status = Literal["recorded", "duplicate", "conflict", "rejected"]
 
 Code = Literal[
     "malformed", "unknown-type", "too-large", "unknown-side", "not-your-side", "not-your-unit", "not-your-report",
-    "desk-only", "unknown-operation", "unknown-section", "outside-period", "in-the-future", "conflict",
+    "names-an-amendment", "desk-only", "unknown-operation", "unknown-section", "outside-period", "in-the-future", "conflict",
     "malformed-request", "not-authenticated", "not-allowed", "not-found", "method-not-allowed", "too-many-events",
     "unsupported-media-type", "compressed", "rate-limited", "unavailable", "lagging", "fault",
 ]  # fmt: skip
@@ -43,6 +43,7 @@ TITLES: Final[dict[Code, str]] = {
     "not-your-side": "This token may not report for this side",
     "not-your-unit": "This token may report as its own unit only",
     "not-your-report": "Only the unit that made a report, or its headquarters, may amend it",
+    "names-an-amendment": "An amendment names the original, not another amendment",
     "desk-only": "Only a headquarters may report this",
     "unknown-operation": "There is no such operation",
     "unknown-section": "The operation has no such section on this side",

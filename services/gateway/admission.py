@@ -44,6 +44,7 @@ __all__ = [
     "refuse",
     "refuse_amendment",
     "settle",
+    "settle_id",
 ]
 
 REJECTED: Final = 422
@@ -124,14 +125,28 @@ def refuse(
     )
 
 
-def refuse_amendment(event: Event, principal: Principal, reporting_unit: str | None) -> Problem | None:
-    """Say why this principal may not amend that report, or return None; the unit that made it is None if unknown.
+def refuse_amendment(
+    event: Event, principal: Principal, reporting_unit: str | None, amended: Event | None
+) -> Problem | None:
+    """Say why this principal may not amend that report, or return None.
 
     A report that has not come yet may be amended: the amendment waits for it, as the fold has it.
+
+    Args:
+        event: the report.
+        principal: who sends it.
+        reporting_unit: the unit that made the original, None if that is unknown.
+        amended: the event that `amends` names, if that is an amendment itself: it would count beside the original.
+
     """
-    if event.revision and principal.role == "unit" and reporting_unit not in (None, principal.unit):
+    if not event.revision:
+        return None
+    if principal.role == "unit" and reporting_unit not in (None, principal.unit):
         detail = "the report was made by another unit; that unit or your headquarters may amend it"
         return problem("not-your-report", REJECTED, detail, pointer="/amends")
+    if amended:
+        detail = f"that is an amendment itself: name the original, {amended.amends}, with the next revision"
+        return problem("names-an-amendment", REJECTED, detail, pointer="/amends")
     return None
 
 
@@ -143,6 +158,12 @@ def settle(event: Event, held: Held | None) -> Repeated | None:
         return Repeated(held.position, None)
     what = f"revision {event.revision} of this report" if event.revision else "this report"
     detail = f"{what} stands at {held.position} with other content, and the first one counts; to change it, amend it"
+    return Repeated(held.position, problem("conflict", CONFLICT, detail, pointer="/id"))
+
+
+def settle_id(held: Held) -> Repeated:
+    """Say that the log holds another report under a report's id: the one that `held` is."""
+    detail = f"another report has this id, and stands at {held.position}; each has an id of its own"
     return Repeated(held.position, problem("conflict", CONFLICT, detail, pointer="/id"))
 
 

@@ -89,6 +89,10 @@ _REPORT_PROBLEMS: Final[dict[Code, tuple[str, str]]] = {
         "/amends",
         "the report was made by another unit; that unit or your headquarters may amend it",
     ),
+    "names-an-amendment": (
+        "/amends",
+        "that is an amendment itself: name the original, 018e3a2f-6a1c-7c3e-9f10-2b6d6c1f0a11, with the next revision",
+    ),
     "desk-only": ("/type", "operations and opening balances come from the headquarters"),
     "unknown-operation": (
         "/subject",

@@ -38,9 +38,9 @@ from schemas.http import (
 )
 from schemas.principals import Principal, Role
 from schemas.vocabulary import Side
-from services.gateway.admission import OF_SENDER, Admitted, admit, clock_off_s
+from services.gateway.admission import Admitted, admit, clock_off_s
 from services.gateway.metrics import CONTENT_TYPE, Metrics
-from services.gateway.side import GatewaySide, LaggingError, Submitted
+from services.gateway.side import GatewaySide, LaggingError
 from services.gateway.tokens import BELIEVED_S, RateLimit, Tokens
 from services.runtime.errors import FieldtallyError
 from services.store.connection import BusyServerError
@@ -274,16 +274,9 @@ class Gateway:
                 results[at] = Result(id=decision.id, status="rejected", problem=decision.problem)
         for name, items in admitted.items():
             side = self.sides[name]
-            refusals = await side.refusals([item.event for _, item in items], principal, received)
-            allowed: list[tuple[int, Submitted]] = []
-            for (at, item), refused in zip(items, refusals, strict=True):
-                if refused and refused.code in OF_SENDER:
-                    results[at] = Result(id=str(item.event.id), status="rejected", problem=refused)
-                else:
-                    allowed.append((at, Submitted(item.event, item.canonical, principal, refused)))
-            recorded = await side.record([one for _, one in allowed])
-            for (at, one), result in zip(allowed, recorded, strict=True):
-                off = clock_off_s(sent, one.event.time, received)
+            taken = await side.take([item for _, item in items], principal, received)
+            for (at, item), result in zip(items, taken, strict=True):
+                off = clock_off_s(sent, item.event.time, received)
                 results[at] = result if off is None else replace(result, clock_off_s=off)
         for result in results.values():
             self.metrics.count(principal.side, result)

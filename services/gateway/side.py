@@ -8,23 +8,22 @@ about the same reports: of two copies that come at the same moment, the second o
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final, TypeAlias
-
-from msgspec import Struct
+from typing import Final
 
 from schemas.events import Event, OperationClosed, OperationOpened, Withdrawal
-from schemas.http import DeviceStanding, OpenOperation, OpenOperations, Problem, Result, problem
+from schemas.http import DeviceStanding, OpenOperation, OpenOperations, Problem, Result
 from schemas.principals import Principal
 from schemas.tallies import DeviceNumbers, Operation
-from schemas.vocabulary import Position, parse_source
-from services.gateway.admission import TOLERANCE, Held, last_day, refuse, refuse_amendment, settle
+from schemas.vocabulary import Position, order
+from services.gateway.admission import OF_SENDER, TOLERANCE, Admitted, Held, last_day, refuse
+from services.gateway.tail import Tail, identity_of
+from services.gateway.turn import Around, Submitted, Turn, rejected
 from services.runtime.errors import FaultError, FieldtallyError, UnreachableError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry
-from services.store.door import RedisDoor
+from services.store.door import Known, RedisDoor
 from services.store.glance import Glance, RedisGlance
 from services.store.index_entry import IndexEntry
 from services.store.log import RedisLog
@@ -32,43 +31,12 @@ from services.tally.fold import Key, arrive
 from services.tally.numbers import take_number
 from services.tally.operations import put_in, take_out
 
-Identity: TypeAlias = tuple[Key, int]
-"""A report's key and revision."""
-
-RECENT_MAX: Final = 50_000
-"""Reports that are remembered until the index surely has them."""
 TAIL_CHUNK: Final = 2_000
 TURN_MAX: Final = 2_000
 LOOKS_MAX: Final = 8
 """Requests that look at the log's end at once; the others wait in line for a connection."""
 
-UNAVAILABLE: Final = 503
-
 _OF_OPERATIONS: Final = ("unknown-operation", "unknown-section", "outside-period")
-
-
-class Submitted:
-    """One admitted report, who sent it, and its identity: the key of the report that it is or amends, its revision.
-
-    `refused` is why it may not be recorded now; if the log holds it already, it is a duplicate all the same.
-    """
-
-    __slots__ = ("canonical", "event", "identity", "key", "principal", "refused")
-
-    def __init__(self, event: Event, canonical: bytes, principal: Principal, refused: Problem | None = None) -> None:
-        self.event = event
-        self.canonical = canonical
-        self.principal = principal
-        self.refused = refused
-        self.key: Key = _key(event)
-        self.identity: Identity = (self.key, event.revision)
-
-
-class Recent(Struct, frozen=True, gc=False):
-    """Where a report was recorded a moment ago, and by which unit."""
-
-    position: Position
-    unit: str
 
 
 class _Request:
@@ -111,7 +79,8 @@ class GatewaySide:
         self._waiting: list[_Request] = []
         self._turning: set[asyncio.Task[None]] = set()
         self._in_hand: set[Key] = set()
-        self._recent: OrderedDict[Identity, Recent] = OrderedDict()
+        self._tail = Tail()
+        self._under_way = 0
         self._operations: Mapping[str, Operation] = {}
         self._looking = asyncio.Semaphore(LOOKS_MAX)
 
@@ -120,9 +89,8 @@ class GatewaySide:
     async def look(self) -> None:
         """Look at the side anew; what keeps us from it is held as `failure`."""
         try:
-            self.seen = await self._glance.take()
-            self._operations = self.seen.operations
-            self.failure = None
+            self._saw(await self._glance.take())
+            self._operations = self.seen.operations if self.seen else {}
         except FieldtallyError as error:
             self.failure = error
         except Exception as fault:  # noqa: BLE001  # who looks must go on looking, and nobody believes what is old
@@ -146,28 +114,18 @@ class GatewaySide:
             return 0.0
         return max(0.0, now.timestamp() - int(self.seen.next_entry.partition("-")[0]) / 1000)
 
-    async def refusals(self, events: Sequence[Event], principal: Principal, received: datetime) -> list[Problem | None]:
-        """Say of each report why this principal may not send it now, or None.
-
-        An operation that is opened by one of them is known to those after it, and one that the projector has not come
-        to yet is looked for in the log before a report of it is refused.
-        """
-        found = self._refusals(events, principal, received)
-        if any(refused and refused.code in _OF_OPERATIONS for refused in found):
-            seen, tail = await self._with_tail()
-            self._operations = _with_operations(seen.operations, tail)
-            found = self._refusals(events, principal, received)
-        return found
-
-    def _refusals(self, events: Sequence[Event], principal: Principal, received: datetime) -> list[Problem | None]:
-        operations = self._operations
-        found = []
-        for event in events:
-            refused = refuse(event, principal, operations, self.side.zone, received)
-            if refused is None and isinstance(event, OperationOpened | OperationClosed):
-                operations = _with_operation(operations, event)
-            found.append(refused)
-        return found
+    def _saw(self, seen: Glance) -> None:
+        before, self.seen, self.failure = self.seen, seen, None
+        same = (
+            before is not None
+            and before.generation == seen.generation
+            and order(before.position) <= order(seen.position)
+            and before.appended <= seen.appended
+        )
+        if same:
+            self._tail.is_indexed(seen.position)
+        else:
+            self._tail.start_at(seen.position)
 
     async def standing(self, principal: Principal) -> DeviceStanding:
         """Return which numbers of a principal's device are in the log, to its end."""
@@ -197,7 +155,7 @@ class GatewaySide:
         seen, tail = await self._with_tail()
         today = now.astimezone(self.side.zone).date()
         listed = []
-        for name, operation in sorted(_with_operations(seen.operations, tail).items()):
+        for name, operation in sorted((await self._operations_of(seen, tail)).items()):
             ends = last_day(operation)
             if operation.plan and ends and today - TOLERANCE <= ends:
                 plan = operation.plan
@@ -224,10 +182,63 @@ class GatewaySide:
                 position = chunk[-1].position
                 if len(chunk) < TAIL_CHUNK:
                     break
-        self.seen, self.failure = seen, None
+        self._saw(seen)
         return seen, tail
 
+    async def _operations_of(self, seen: Glance, tail: Sequence[Entry]) -> Mapping[str, Operation]:
+        """Return the operations with what the end of the log says of them, in whichever order revisions came."""
+        events = [event for entry in tail if (event := arrive(entry.position, entry.fields).event)]
+        about = [event for event in events if isinstance(event, OperationOpened | OperationClosed | Withdrawal)]
+        keys = list(dict.fromkeys(identity_of(event)[0] for event in about))
+        async with self._looking:
+            newest = await self._glance.revisions(seen.generation, keys)
+        operations: Mapping[str, Operation] = seen.operations
+        for event in about:
+            key, revision = identity_of(event)
+            if revision <= newest.get(key, -1):
+                continue
+            newest[key] = revision
+            operations = _without(operations, key)  # an amendment may say that it was about another operation
+            if not isinstance(event, Withdrawal):
+                before = operations.get(event.subject) or Operation()
+                operations = {**operations, event.subject: put_in(before, key, event)}
+        return operations
+
     # What is written
+
+    async def take(self, admitted: Sequence[Admitted], principal: Principal, received: datetime) -> list[Result]:
+        """Record what this principal may report now, in its order; return what became of each.
+
+        Raises:
+            UnreachableError: nothing is known of some of them. The caller sends all of them again.
+
+        """
+        results: list[Result] = []
+        for part in _parts(admitted):
+            refusals = await self._refusals([one.event for one in part], principal, received)
+            submitted = [
+                Submitted(one.event, one.canonical, principal, refused)
+                for one, refused in zip(part, refusals, strict=True)
+            ]
+            recorded = iter(await self.record([one for one in submitted if not _is_of_sender(one.refused)]))
+            results += [
+                rejected(one, one.refused) if one.refused and _is_of_sender(one.refused) else next(recorded)
+                for one in submitted
+            ]
+        return results
+
+    async def _refusals(
+        self, events: Sequence[Event], principal: Principal, received: datetime
+    ) -> list[Problem | None]:
+        """Say of each report why this principal may not send it now, or None.
+
+        An operation that the projector has not come to yet is looked for in the log before a report of it is refused.
+        """
+        refused = [refuse(event, principal, self._operations, self.side.zone, received) for event in events]
+        if any(one and one.code in _OF_OPERATIONS for one in refused):
+            self._operations = await self._operations_of(*await self._with_tail())
+            refused = [refuse(event, principal, self._operations, self.side.zone, received) for event in events]
+        return refused
 
     async def record(self, submitted: Sequence[Submitted]) -> list[Result]:
         """Record reports in their order, in the next turn; return what became of each.
@@ -260,7 +271,7 @@ class GatewaySide:
             while self._waiting:
                 if not (taken := self._take()):
                     return  # what waits is about reports that the other turn has in hand, and it takes them next
-                keys = {one.key for request in taken for one in request.submitted}
+                keys = {name for request in taken for one in request.submitted for name in (one.key, one.name)}
                 self._in_hand |= keys
                 try:
                     results = await self._turn(door, [one for request in taken for one in request.submitted])
@@ -283,7 +294,9 @@ class GatewaySide:
         room = TURN_MAX
         for request in self._waiting:
             size = len(request.submitted)
-            if (taken and size > room) or any(one.key in self._in_hand for one in request.submitted):
+            if (taken and size > room) or any(
+                one.key in self._in_hand or one.name in self._in_hand for one in request.submitted
+            ):
                 left.append(request)
             else:
                 taken.append(request)
@@ -292,99 +305,89 @@ class GatewaySide:
         return taken
 
     async def _turn(self, door: RedisDoor, submitted: Sequence[Submitted]) -> list[Result]:
-        held, units = await self._held(door, submitted)
-        results: list[Result | None] = [None] * len(submitted)
-        to_append: list[int] = []
-        first: dict[Identity, int] = {}
-        for at, one in enumerate(submitted):
-            # A plan may have changed since a report was recorded: who lost its receipt is told that it is a duplicate.
-            repeated = settle(one.event, held.get(one.identity))
-            refused = one.refused or refuse_amendment(one.event, one.principal, units.get(one.key))
-            if repeated and not repeated.problem:
-                results[at] = _repeated(one, repeated.position, None)
-            elif refused:
-                results[at] = Result(id=str(one.event.id), status="rejected", problem=refused)
-            elif repeated:
-                results[at] = _repeated(one, repeated.position, repeated.problem)
-            elif one.identity not in first:
-                first[one.identity] = at
-                to_append.append(at)
-                if not one.event.revision:
-                    units.setdefault(one.key, parse_source(one.event.source).unit)
-        positions = await self._append(door, [submitted[at] for at in to_append])
-        failed = problem("unavailable", UNAVAILABLE, "the server took a part of this batch only", retryable=True)
-        for at, position in zip(to_append, positions, strict=True):
-            one = submitted[at]
-            if position is None:
-                results[at] = Result(id=str(one.event.id), status="rejected", problem=failed)
-            else:
-                results[at] = Result(id=str(one.event.id), status="recorded", position=position)
-        for at, one in enumerate(submitted):
-            if results[at] is None:  # the same report came twice in this turn
-                original = submitted[first[one.identity]]
-                recorded = results[first[one.identity]]
-                if recorded is None or not recorded.position:
-                    results[at] = Result(id=str(one.event.id), status="rejected", problem=failed)
-                elif repeated := settle(one.event, Held(original.event, recorded.position)):
-                    results[at] = _repeated(one, repeated.position, repeated.problem)
-        return [result for result in results if result]
+        held = await self._held(door, submitted)
+        turn = Turn()
+        for one in submitted:
+            turn.judge(one, held)
+        positions = await self._append(door, turn.to_append)
+        return turn.results(positions)
 
     async def _append(self, door: RedisDoor, submitted: Sequence[Submitted]) -> list[Position | None]:
         """Append, each under its sender's name; None for what did not get there, an error if nothing did."""
-        positions = await door.append([(one.canonical, one.principal.source) for one in submitted])
+        self._under_way += len(submitted)
+        try:
+            positions = await door.append([(one.canonical, one.principal.source) for one in submitted])
+        except BaseException:
+            self._tail.is_unsure()
+            raise
+        finally:
+            self._under_way -= len(submitted)
         for one, position in zip(submitted, positions, strict=True):
             if position:
-                self._recent[one.identity] = Recent(position, parse_source(one.event.source).unit)
-        while len(self._recent) > RECENT_MAX:
-            self._recent.popitem(last=False)
+                self._tail.append(one.event, position)
         return positions
 
-    async def _held(
-        self, door: RedisDoor, submitted: Sequence[Submitted]
-    ) -> tuple[dict[Identity, Held], dict[Key, str]]:
-        """Return what the log holds of these reports, and which unit made each that is amended.
+    async def _held(self, door: RedisDoor, submitted: Sequence[Submitted]) -> Around:
+        """Return what the log holds that these reports may be, be about, or be named like.
 
-        The index is the projector's and may lag; what was recorded here is remembered meanwhile. Either is only where
-        to look: what counts is what stands in the log there, so a server that was set back is never believed to have
-        what it lost.
+        Index and tail are only where to look: what counts is what stands in the log there, so a server that was set
+        back is never believed to have what it lost.
         """
         if self.seen is None:
             await self.look()
         if self.seen is None:
             raise self.failure or UnreachableError("the server has not answered yet")
-        keys = list(dict.fromkeys(one.key for one in submitted))
-        indexed = dict(zip(keys, await door.index(self.seen.generation, keys), strict=True))
-        where: dict[Identity, Position] = {}
-        originals: dict[Key, Position] = {}
-        for one in submitted:
-            found = indexed[one.key]
-            recent = self._recent.get(one.identity)
-            position = recent.position if recent else _position(found, one.event.revision)
-            if position:
-                where[one.identity] = position
-            if one.event.revision and one.principal.role == "unit":
-                original = self._recent.get((one.key, 0))
-                if original:
-                    originals[one.key] = original.position
-                elif indexed_at := _position(found, 0):  # of an original that has not come nobody knows who made it
-                    originals[one.key] = indexed_at
-        wanted = list(dict.fromkeys([*where.values(), *originals.values()]))
-        events = {
-            position: arrive(position, entry.fields).event
+        names = list(dict.fromkeys(name for one in submitted for name in (one.key, one.name)))
+        known = await door.look(self.seen.generation, names)
+        if self._tail.lacks(known.length, self._under_way):
+            await self._read_tail(door, known.length)
+        wanted = list(dict.fromkeys(position for one in submitted for position in self._places(one, known)))
+        return Around(
+            Held(event, position)
             for position, entry in zip(wanted, await door.read(wanted), strict=True)
-            if entry
-        }
-        held = {
-            identity: Held(event, position)
-            for identity, position in where.items()
-            if (event := events.get(position)) and (_key(event), event.revision) == identity
-        }
-        units = {
-            key: parse_source(event.source).unit
-            for key, position in originals.items()
-            if (event := events.get(position)) and _key(event) == key
-        }
-        return held, units
+            if entry and (event := arrive(position, entry.fields).event)
+        )
+
+    async def _read_tail(self, door: RedisDoor, length: int) -> None:
+        """Note what the log holds behind what is known of it."""
+        while True:
+            entries = await door.read_after(self._tail.read_to, TAIL_CHUNK)
+            for entry in entries:
+                self._tail.read(arrive(entry.position, entry.fields).event, entry.position)
+            if len(entries) < TAIL_CHUNK:
+                break
+        # As it was before: whatever came since is read once more, by whoever looks next.
+        self._tail.is_read(length)
+
+    def _places(self, one: Submitted, known: Known) -> Iterator[Position]:
+        """Yield where this report may stand, what it amends, and another one of its name."""
+        indexed = known.index.get(one.key)
+        places = [_position(indexed, one.event.revision), self._tail.report(one.identity)]
+        for name in {one.key, one.name}:  # what is amended may be an amendment, and so may what has the same name
+            places += [known.amendments.get(name), self._tail.amendment(name)]
+        if one.event.revision:
+            places += [_position(known.index.get(one.name), 0), self._tail.report((one.name, 0))]
+            if one.principal.role == "unit":  # of an original that has not come nobody knows who made it
+                places += [_position(indexed, 0), self._tail.report((one.key, 0))]
+        yield from (place for place in places if place)
+
+
+def _parts(admitted: Sequence[Admitted]) -> Iterator[Sequence[Admitted]]:
+    """Yield reports in parts: what a plan lets in is decided when it is known whether the plan was recorded."""
+    start = 0
+    for at in range(1, len(admitted)):
+        if _is_plan(admitted[at - 1].event) and not _is_plan(admitted[at].event):
+            yield admitted[start:at]
+            start = at
+    yield admitted[start:]
+
+
+def _is_plan(event: Event) -> bool:
+    return isinstance(event, OperationOpened | OperationClosed)
+
+
+def _is_of_sender(refused: Problem | None) -> bool:
+    return refused is not None and refused.code in OF_SENDER
 
 
 def _position(found: IndexEntry | None, revision: int) -> Position | None:
@@ -394,39 +397,6 @@ def _position(found: IndexEntry | None, revision: int) -> Position | None:
     if found.revision == revision:
         return found.position
     return found.original if revision == 0 else None
-
-
-def _key(event: Event) -> Key:
-    return (event.amends or event.id).int.to_bytes(16, "big")
-
-
-def _repeated(one: Submitted, position: Position, conflict: Problem | None) -> Result:
-    if conflict:
-        return Result(id=str(one.event.id), status="conflict", position=position, problem=conflict)
-    return Result(id=str(one.event.id), status="duplicate", position=position)
-
-
-def _with_operations(operations: Mapping[str, Operation], tail: Sequence[Entry]) -> Mapping[str, Operation]:
-    """Return operations with what the end of the log says of them, in whichever order revisions came."""
-    newest: dict[Key, int] = {}
-    for entry in tail:
-        event = arrive(entry.position, entry.fields).event
-        if not isinstance(event, OperationOpened | OperationClosed | Withdrawal):
-            continue
-        key = _key(event)
-        if event.revision <= newest.get(key, -1):
-            continue
-        newest[key] = event.revision
-        operations = _without(operations, key) if isinstance(event, Withdrawal) else _with_operation(operations, event)
-    return operations
-
-
-def _with_operation(
-    operations: Mapping[str, Operation], event: OperationOpened | OperationClosed
-) -> Mapping[str, Operation]:
-    key = _key(event)
-    others = _without(operations, key)  # an amendment may say that it was about another operation
-    return {**others, event.subject: put_in(others.get(event.subject) or Operation(), key, event)}
 
 
 def _without(operations: Mapping[str, Operation], key: Key) -> Mapping[str, Operation]:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
 from redis.exceptions import RedisError
 
 from schemas.vocabulary import Position
 from services.store.connection import Client, in_words
 from services.store.contract import Entry
 from services.store.exchange import Exchange
-from services.store.index_entry import IndexEntry, unpack
+from services.store.index_entry import IndexEntry, unpack, unpack_position
 from services.store.keys import PartitionKeys
 from services.tally.fold import Key
+
+
+class Known(Struct, frozen=True, gc=False):
+    """What a generation knows of some reports: the index, where amendments stand, and the log's length just then."""
+
+    index: dict[Key, IndexEntry]
+    amendments: dict[Key, Position]
+    length: int
 
 
 class RedisDoor:
@@ -23,12 +32,28 @@ class RedisDoor:
         self._url = url
         self._keys = keys
 
-    async def index(self, generation: str, keys: Sequence[Key]) -> list[IndexEntry | None]:
-        """Return what the index holds for these keys."""
-        (packed,) = await self._exchange.send([("HMGET", self._keys.generation(generation).index, *keys)])
-        if isinstance(packed, RedisError):
-            raise in_words(packed, self._url) from packed
-        return [None if entry is None else unpack(entry) for entry in packed]
+    async def look(self, generation: str, names: Sequence[Key]) -> Known:
+        """Return what a generation knows of these keys and ids, and how many entries the log holds."""
+        keys = self._keys.generation(generation)
+        answers = await self._exchange.send(
+            [("HMGET", keys.index, *names), ("HMGET", keys.amendments, *names), ("XLEN", self._keys.log)]
+        )
+        for answer in answers:
+            if isinstance(answer, RedisError):
+                raise in_words(answer, self._url) from answer
+        index, amendments, length = answers
+        return Known(
+            index={name: unpack(packed) for name, packed in zip(names, index, strict=True) if packed},
+            amendments={name: unpack_position(at) for name, at in zip(names, amendments, strict=True) if at},
+            length=length,
+        )
+
+    async def read_after(self, position: Position, count: int) -> list[Entry]:
+        """Return up to `count` entries of the log after a position."""
+        (answer,) = await self._exchange.send([("XRANGE", self._keys.log, f"({position}", "+", "COUNT", str(count))])
+        if isinstance(answer, RedisError):
+            raise in_words(answer, self._url) from answer
+        return [_entry(*one) for one in answer]
 
     async def read(self, positions: Sequence[Position]) -> list[Entry | None]:
         """Return the entries of the log at these positions, None for each that is not there."""
@@ -36,11 +61,10 @@ class RedisDoor:
             return []
         answers = await self._exchange.send([("XRANGE", self._keys.log, at, at) for at in positions])
         entries: list[Entry | None] = []
-        for position, answer in zip(positions, answers, strict=True):
+        for answer in answers:
             if isinstance(answer, RedisError):
                 raise in_words(answer, self._url) from answer
-            fields = answer[0][1] if answer else []
-            entries.append(Entry(position, dict(zip(fields[::2], fields[1::2], strict=True))) if answer else None)
+            entries.append(_entry(*answer[0]) if answer else None)
         return entries
 
     async def append(self, events: Sequence[tuple[bytes, str]]) -> list[Position | None]:
@@ -63,3 +87,7 @@ class RedisDoor:
     async def close(self) -> None:
         """Give up the connection."""
         await self._exchange.close()
+
+
+def _entry(position: bytes, fields: Sequence[bytes]) -> Entry:
+    return Entry(Position(position.decode()), dict(zip(fields[::2], fields[1::2], strict=True)))

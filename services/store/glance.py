@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -13,8 +13,10 @@ from schemas.tallies import DeviceNumbers, Operation
 from schemas.vocabulary import START, Position
 from services.runtime.errors import UnsoundTalliesError
 from services.store.connection import Client, translated
+from services.store.index_entry import unpack
 from services.store.keys import PartitionKeys
 from services.store.tally_store import FIRST_GENERATION
+from services.tally.fold import Key
 
 _device: Final = msgspec.json.Decoder(DeviceNumbers)
 _operation: Final = msgspec.json.Decoder(Operation)
@@ -85,6 +87,15 @@ class RedisGlance:
             appended=appended,
             next_entry=next_entry,
         )
+
+    async def revisions(self, generation: str, keys: Sequence[Key]) -> dict[Key, int]:
+        """Return which revision of these reports is in force, of those that the index has."""
+        if not keys:
+            return {}
+        with translated(self._url):
+            rows: Any = await self._client.hmget(self._keys.generation(generation).index, list(keys))
+        with self._sound():
+            return {key: unpack(row).revision for key, row in zip(keys, rows, strict=True) if row}
 
     async def device(self, generation: str, name: str) -> DeviceNumbers | None:
         """Return the numbers of one device, named `unit/device`."""

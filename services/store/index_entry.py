@@ -42,8 +42,7 @@ def pack(position: Position, revision: int, *, original_missing: bool, original:
     if revision:
         packed += _varint(revision << 1 | original_missing)
         if original:
-            milliseconds, _, sequence = original.partition("-")
-            packed += _milliseconds(int(milliseconds)) + _varint(int(sequence))
+            packed += pack_position(original)
     return packed
 
 
@@ -57,17 +56,29 @@ def pack_version(version: Version) -> bytes:
     )
 
 
+def pack_position(position: Position) -> bytes:
+    """Write a position alone."""
+    milliseconds, _, sequence = position.partition("-")
+    return _milliseconds(int(milliseconds)) + _varint(int(sequence))
+
+
+def unpack_position(packed: bytes) -> Position:
+    """Read what `pack_position` wrote."""
+    return _read_position(packed, 0)[0]
+
+
 def unpack(packed: bytes) -> IndexEntry:
     """Read what `pack` wrote."""
-    milliseconds, at = _read_milliseconds(packed, 0)
-    sequence, at = _read_varint(packed, at)
+    position, at = _read_position(packed, 0)
     flagged, at = _read_varint(packed, at)
-    original = None
-    if at < len(packed):
-        original_milliseconds, at = _read_milliseconds(packed, at)
-        original_sequence, at = _read_varint(packed, at)
-        original = Position(f"{original_milliseconds}-{original_sequence}")
-    return IndexEntry(Position(f"{milliseconds}-{sequence}"), flagged >> 1, bool(flagged & 1), original)
+    original = _read_position(packed, at)[0] if at < len(packed) else None
+    return IndexEntry(position, flagged >> 1, bool(flagged & 1), original)
+
+
+def _read_position(packed: bytes, at: int) -> tuple[Position, int]:
+    milliseconds, at = _read_milliseconds(packed, at)
+    sequence, at = _read_varint(packed, at)
+    return Position(f"{milliseconds}-{sequence}"), at
 
 
 def _milliseconds(at: int) -> bytes:

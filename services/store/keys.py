@@ -62,6 +62,11 @@ class GenerationKeys(Struct, frozen=True):
         return f"{self.base}:index"
 
     @property
+    def amendments(self) -> str:
+        """Id of an amendment (16 bytes) to where it stands: the index knows a report by its original alone."""
+        return f"{self.base}:amendments"
+
+    @property
     def devices(self) -> str:
         """Device to highest number, missing ranges, last position."""
         return f"{self.base}:devices"

@@ -20,7 +20,7 @@ from services.runtime.errors import UnsoundTalliesError
 from services.store.connection import Client, in_words, translated
 from services.store.contract import Stored, StoredAt
 from services.store.exchange import Command, Exchange
-from services.store.index_entry import IndexEntry, pack_version, unpack
+from services.store.index_entry import IndexEntry, pack_position, pack_version, unpack
 from services.store.keys import PartitionKeys
 from services.tally.cells import cell_text, parse_cell
 from services.tally.fold import Changes, Key
@@ -188,6 +188,8 @@ class RedisTallyStore:
                 packed.append(key)
                 packed.append(pack_version(version))
             yield ("HSET", keys.index, *packed)
+        for ident, position in changes.amendments.items():
+            yield ("HSETNX", keys.amendments, ident, pack_position(position))
         if changes.devices:
             rows = [part for name, numbers in changes.devices.items() for part in (name, _json.encode(numbers))]
             yield ("HSET", keys.devices, *rows)

@@ -87,7 +87,10 @@ class State(Struct):
 
 
 class Changes(Struct):
-    """What a batch changed: absolute values, so that writing them twice does no harm."""
+    """What a batch changed: absolute values, so that writing them twice does no harm.
+
+    `amendments` says where each amendment stands, by its own id; of one that stands there already the first holds.
+    """
 
     checkpoint: Checkpoint
     cells: Tallies
@@ -95,6 +98,7 @@ class Changes(Struct):
     devices: dict[str, DeviceNumbers]
     operations: dict[str, Operation]
     parked: dict[Position, Parked]
+    amendments: dict[Key, Position] = field(default_factory=dict)
 
 
 def arrive(position: Position, fields: Mapping[bytes, bytes]) -> Arrival:
@@ -122,7 +126,9 @@ def fold(state: State, arrivals: list[Arrival], known: Mapping[Key, Version]) ->
 class _Batch:
     """A batch on its way into the tallies: the state before it, and what it has changed so far."""
 
-    __slots__ = ("added", "devices", "in_force", "known", "operations", "parked", "side", "state", "tally", "zone")
+    __slots__ = (
+        "added", "amendments", "devices", "in_force", "known", "operations", "parked", "side", "state", "tally", "zone",
+    )  # fmt: skip
 
     def __init__(self, state: State, known: Mapping[Key, Version]) -> None:
         self.state = state
@@ -130,6 +136,7 @@ class _Batch:
         self.zone = state.zone
         self.known = known
         self.in_force: dict[Key, Version] = {}
+        self.amendments: dict[Key, Position] = {}
         self.added: Tallies = {}
         self.devices: dict[str, DeviceNumbers] = {}
         self.operations: dict[str, Operation] = {}
@@ -151,6 +158,8 @@ class _Batch:
             self._first(arrival, event)
         else:
             self._again(arrival, event, before)
+        if event.revision and arrival.position not in self.parked:
+            self.amendments.setdefault(event.id.int.to_bytes(16, "big"), arrival.position)
         # A number used before is odd only on a report of its own: not on one that merely came once more.
         numbers = self._numbers(event)
         number_seen = take_number(numbers, event.reportno, arrival.position)
@@ -226,6 +235,7 @@ class _Batch:
             ),
             cells={cell: tallies.get(cell, 0) + added for cell, added in self.added.items() if added},
             index=self.in_force,
+            amendments=self.amendments,
             devices=self.devices,
             operations=self.operations,
             parked=self.parked,

@@ -291,8 +291,9 @@ def test_nothing_makes_the_rules_raise(
     else:
         assert event.side == side
     for unit in (None, who.unit, "SI-MP-08"):
-        amendment = refuse_amendment(event, who, unit)
+        amendment = refuse_amendment(event, who, unit, None)
         assert (bool(event.revision) and role == "unit" and unit == "SI-MP-08") == (amendment is not None)
+        assert bool(event.revision) == (refuse_amendment(event, who, unit, event) is not None)
     same = settle(event, Held(event, Position("1-0")))
     assert same is not None and same.problem is None
     assert settle(event, None) is None

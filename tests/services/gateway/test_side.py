@@ -13,14 +13,15 @@ import pytest
 from schemas import codec
 from schemas.http import Result
 from schemas.principals import Principal
-from schemas.vocabulary import START, Position, Side
+from schemas.vocabulary import START, Position, Side, order
 from services.gateway import side as side_module
-from services.gateway.side import RECENT_MAX, TURN_MAX, GatewaySide, LaggingError, Submitted
+from services.gateway.side import TURN_MAX, GatewaySide, LaggingError
+from services.gateway.turn import Submitted
 from services.runtime.errors import FieldtallyError, UnreachableError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry
+from services.store.door import Known
 from services.store.glance import Glance
-from services.store.index_entry import IndexEntry
 from tests import given
 from tests.asynchronous import asynchronous
 from tests.gateways import LONG_AGO
@@ -42,6 +43,7 @@ class Log:
         self.failure: Exception | None = None
         self.refused: frozenset[int] = frozenset()
         self.closed = False
+        self.read_on = 0
         self.glance: Glance | FieldtallyError = Glance("g1", START, 0, 0, {}, 0, None)
 
     async def take(self) -> Glance:
@@ -50,9 +52,15 @@ class Log:
             raise self.glance
         return self.glance
 
-    async def index(self, _generation: str, keys: Sequence[bytes]) -> list[IndexEntry | None]:
+    async def look(self, _generation: str, _names: Sequence[bytes]) -> Known:
         """Know of nothing: no projector runs here."""
-        return [None for _ in keys]
+        return Known(index={}, amendments={}, length=len(self.entries))
+
+    async def read_after(self, position: Position, count: int) -> list[Entry]:
+        """Read on."""
+        self.read_on += 1
+        after = [at for at in self.entries if order(at) > order(position)]
+        return [Entry(at, given.entry(self.entries[at])) for at in after[:count]]
 
     async def read(self, positions: Sequence[Position]) -> list[Entry | None]:
         """Return entries."""
@@ -241,14 +249,62 @@ async def test_the_end_waits_for_the_turn_under_way_and_gives_up_the_connection(
 
 
 @asynchronous
-async def test_what_was_recorded_here_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert RECENT_MAX > 10_000  # more than may wait to be counted
-    monkeypatch.setattr(side_module, "RECENT_MAX", 10)
-    side = side_over(Log())
+async def test_what_was_recorded_here_is_remembered_until_it_is_counted_and_no_longer() -> None:
+    log = Log()
+    side = side_over(log)
     for number in range(1, 31):
         await side.record([one(number)])
-    assert 10 == len(side._recent)
-    assert ["duplicate"] == statuses(await side.record([one(30)]))
+    assert 30 == len(side._tail)
+    log.glance = Glance("g1", Position("20-0"), 20, 0, {}, 30, Position("21-0"))
+    await side.look()
+    assert 10 == len(side._tail)
+    assert ["duplicate"] == statuses(await side.record([one(21)]))
+
+
+@asynchronous
+async def test_the_log_is_read_when_it_is_longer_than_what_was_appended_here_and_only_then() -> None:
+    log = Log()
+    side = side_over(log)
+    for number in range(1, 11):
+        await side.record([one(number)])
+    assert 1 == log.read_on  # at the start, when nothing is known of it
+    log.entries[Position("11-0")] = given.apprehension(id=11, unit="SI-MP-08")
+    changed = given.apprehension(id=11, unit="SI-MP-08", persons={"SYR": 9})
+    conflicting = Submitted(codec.decode(changed), changed, DESK)
+    assert ["conflict", "rejected", "recorded"] == statuses(
+        await side.record([conflicting, one(12, amends=11, revision=1), one(13)])
+    )
+    assert 2 == log.read_on
+    await side.record([one(14)])
+    assert 2 == log.read_on
+
+
+@asynchronous
+async def test_an_append_that_failed_may_have_got_there_all_the_same() -> None:
+    log = Log()
+    side = side_over(log)
+    await side.record([one(1)])
+    log.failure = AWAY
+    with pytest.raises(UnreachableError):
+        await side.record([one(2)])
+    log.failure = None
+    log.entries[Position("2-0")] = one(2).canonical
+    log.entries[Position("3-0")] = one(1).canonical  # once more, by whomever: the first one is the one that counts
+    results = await side.record([one(2), one(1)])
+    assert [("duplicate", "2-0"), ("duplicate", "1-0")] == [(result.status, result.position) for result in results]
+
+
+@asynchronous
+async def test_a_server_that_was_set_back_is_read_anew() -> None:
+    log = Log()
+    side = side_over(log)
+    log.glance = Glance("g1", Position("5-0"), 5, 0, {}, 8, Position("6-0"))
+    await side.look()
+    await side.record([one(1)])
+    log.entries = {Position("1-0"): one(7).canonical}
+    log.glance = Glance("g1", START, 0, 0, {}, 1, Position("1-0"))
+    await side.look()
+    assert ["duplicate", "recorded"] == statuses(await side.record([one(7), one(1)]))
 
 
 @asynchronous

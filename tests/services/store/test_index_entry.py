@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas.vocabulary import REVISION_MAX, Position
-from services.store.index_entry import IndexEntry, pack, unpack
+from services.store.index_entry import IndexEntry, pack, pack_position, unpack, unpack_position
 from tests import given  # noqa: F401  # it loads the Hypothesis profile
 
 MS_USUAL = 2**48 - 1
@@ -34,6 +34,11 @@ _entries = st.builds(IndexEntry, _positions, st.just(0), st.just(value=False)) |
 @examples(_entries)
 def test_an_entry_is_read_back_as_it_was_packed(entry: IndexEntry) -> None:
     assert entry == unpack(packed(entry))
+
+
+@examples(_positions)
+def test_a_position_alone_is_read_back_as_it_was_packed(position: Position) -> None:
+    assert position == unpack_position(pack_position(position))
 
 
 @examples(_entries, _entries, st.sampled_from(("position", "revision", "original_missing", "original")))

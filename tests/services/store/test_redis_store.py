@@ -37,7 +37,7 @@ from schemas.vocabulary import START, Position, Side, order
 from services.runtime.errors import DamagedLogError, FieldtallyError, UnreachableError
 from services.store.connection import BusyServerError, check_server, connect, in_words, patient_retry, translated
 from services.store.contract import LogExtent, Stored, StoredAt
-from services.store.index_entry import IndexEntry, unpack
+from services.store.index_entry import IndexEntry, unpack, unpack_position
 from services.store.keys import PartitionKeys
 from services.store.log import PartlyAppendedError, RedisLog
 from services.store.tally_store import CHANGES_KEPT, RedisTallyStore
@@ -114,6 +114,7 @@ async def test_the_keys_are_named_as_designed(server_url: str, prefix: str, clie
             devices={"SI-MP-07/9f3c2a": DeviceNumbers(1)},
             operations={"SI-HR-2024-03": Operation()},
             parked={first: Parked("malformed", "", "")},
+            amendments={KEY.bytes: first},
         )
         assert await store.open_turn(NOTHING_HELD, first, [KEY.bytes]) is not None
         assert await store.record(changes)
@@ -125,6 +126,7 @@ async def test_the_keys_are_named_as_designed(server_url: str, prefix: str, clie
         f"{{{prefix}:SI}}:g1:checkpoint": "hash",
         f"{{{prefix}:SI}}:g1:tallies": "hash",
         f"{{{prefix}:SI}}:g1:index": "hash",
+        f"{{{prefix}:SI}}:g1:amendments": "hash",
         f"{{{prefix}:SI}}:g1:devices": "hash",
         f"{{{prefix}:SI}}:g1:operations": "hash",
         f"{{{prefix}:SI}}:g1:parked": "hash",
@@ -184,6 +186,19 @@ async def test_the_tallies_are_a_hash_from_cell_to_absolute_count(
 
 
 @asynchronous
+async def test_an_amendment_that_comes_again_stands_where_it_first_stood(
+    server_url: str, prefix: str, client: redis.Redis
+) -> None:
+    async with partition(server_url, prefix) as (log, store):
+        changes = await record_one(log, store, amendments={KEY.bytes: "1-0"})
+        [second] = await log.append([b"two"])
+        again = changes_at(second, 2, {}, amendments={KEY.bytes: second})
+        assert await store.open_turn(StoredAt("g1", changes.checkpoint), second, []) is not None
+        assert await store.record(again)
+    assert {KEY.bytes: b"\0\0\0\0\0\1\0"} == client.hgetall(f"{{{prefix}:SI}}:g1:amendments")
+
+
+@asynchronous
 async def test_index_devices_operations_and_parked_are_hashes(
     server_url: str, prefix: str, client: redis.Redis
 ) -> None:
@@ -199,6 +214,7 @@ async def test_index_devices_operations_and_parked_are_hashes(
             devices={"SI-MP-07/9f3c2a": DeviceNumbers(118, [(103, 104)], first)},
             operations={"SI-HR-2024-03": operation},
             parked={first: Parked("conflict", "in words", "00ff")},
+            amendments={KEY.bytes: first},
         )
         assert await store.open_turn(NOTHING_HELD, first, [KEY.bytes]) is not None
         assert await store.record(changes)
@@ -209,6 +225,7 @@ async def test_index_devices_operations_and_parked_are_hashes(
     assert {key: unpack(packed) for key, packed in rows("index").items()} == {
         KEY.bytes: IndexEntry(first, 0, original_missing=False)
     }
+    assert {name: unpack_position(at) for name, at in rows("amendments").items()} == {KEY.bytes: first}
     assert {name: json.loads(row) for name, row in rows("devices").items()} == {
         b"SI-MP-07/9f3c2a": {"highest": 118, "missing": [[103, 104]], "last_position": first, "reused": 0}
     }

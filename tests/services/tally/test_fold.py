@@ -67,6 +67,23 @@ def test_an_original_that_comes_after_its_amendment_is_remembered_where_it_came(
     assert folded.index[given.key(1)].original == "2-0"
 
 
+# --- where amendments stand ---
+
+
+def test_each_amendment_is_known_by_its_own_id_whether_it_counts_or_not() -> None:
+    older = apprehension(id=12, amends=1, revision=1, persons={"AFG": 3})
+    newer = apprehension(id=13, amends=1, revision=2, persons={"SYR": 5})
+
+    assert {given.key(13): "2-0", given.key(12): "3-0"} == Folded().take(FIRST, newer, older, older, newer).amendments
+
+
+def test_what_is_parked_is_not_known_as_an_amendment() -> None:
+    older = apprehension(id=12, amends=1, revision=1, persons={"AFG": 3})
+    conflicting = apprehension(id=13, amends=1, revision=1, persons={"SYR": 5})
+
+    assert {given.key(12): "1-0"} == Folded().take(older, conflicting).amendments
+
+
 # --- the same revision is held ---
 
 
