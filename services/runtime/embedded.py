@@ -10,26 +10,37 @@ drops a lock however its holder ends:
   there is never a second.
 - `server.lock`: held by the server itself, which has its process id in it. While it is held nobody starts
   another server on the same append-only file, whatever became of the keeper.
+
+A server that dies takes its keeper along, and so lets go of `keeper.lock`. A user that runs long looks now and then
+whether it can get that lock (`restarting`), and if so takes the way of any user that comes: it still holds
+`users.lock`, so the new keeper stays; whoever gets `keeper.lock` first starts the one server, and only when nobody
+holds `server.lock`; the others wait for that one to serve. Looking is harmless: who meets a look takes it for a keeper
+whose server does not serve yet, and tries again. It is not the keeper's work, since a keeper may be killed too.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from structlog.typing import FilteringBoundLogger
+
 from services.runtime.clock import monotonic
-from services.runtime.errors import UnreachableError, UsageError
+from services.runtime.errors import FieldtallyError, UnreachableError, UsageError
 
 # Names are relative: the server runs in the data folder, and its socket's name stays short whatever the folder's is.
 SERVER_SETTINGS = {
@@ -59,6 +70,10 @@ _PAUSE_S_MIN = 0.002
 _PAUSE_S_MAX = 0.1
 _ANNOUNCE_AFTER_S = 2.0
 _GIVE_UP_AFTER_S = 600.0
+_LOOK_S = 0.5
+_LOOK_S_MAX = 60.0
+_ROOM_BYTES_MIN = 65_536
+_LOG_TAIL_BYTES = 4_096
 
 
 @contextmanager
@@ -94,12 +109,46 @@ def embedded_server(data_dir: Path, *, announce: Callable[[str], None] | None = 
         os.close(users_lock)
 
 
-class _Patience:
-    """Waits in growing steps, says so once, and gives up in the end."""
+@contextmanager
+def restarting(data_dir: Path, logger: FilteringBoundLogger) -> Iterator[None]:
+    """Start the server of `data_dir` again whenever it has died, for as long as this lasts.
 
-    def __init__(self, folder: Path, announce: Callable[[str], None] | None) -> None:
+    To be entered within `embedded_server` of the same folder, by those who run long, and not before they fork: it looks
+    in a thread. After each start it looks again after a pause twice as long, up to a minute, until a server has lived
+    for that minute: one that cannot live is not started in a tight loop. It logs what it does, with the last line of
+    the server's log.
+    """
+    ending = threading.Event()
+    watch = threading.Thread(target=_restart, args=(data_dir.resolve(), ending, logger))
+    watch.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        watch.join()
+
+
+def ended(data_dir: Path) -> UnreachableError | None:
+    """Return what has become of the server of `data_dir` if it serves no more: better than that it is not reached."""
+    folder = data_dir.resolve()
+    if _serves(_short(folder) / "valkey.sock", folder / "server.lock"):
+        return None
+    return UnreachableError(f"the embedded server has ended; {_why(folder)}; then try again")
+
+
+class _EndedError(Exception):
+    """Who waits is told to end."""
+
+
+class _Patience:
+    """Waits in growing steps, says so once, and gives up in the end, or with `_EndedError` when told to."""
+
+    def __init__(
+        self, folder: Path, announce: Callable[[str], None] | None, ending: threading.Event | None = None
+    ) -> None:
         self._folder = folder
         self._announce = announce
+        self._ending = ending
         self._since = monotonic()
         self._pause_s = _PAUSE_S_MIN
 
@@ -110,8 +159,41 @@ class _Patience:
         if self._announce is not None and waited_s > _ANNOUNCE_AFTER_S:
             self._announce(f"waiting for the embedded server in {self._folder}: a long log takes a while to load")
             self._announce = None
-        time.sleep(self._pause_s)
+        if self._ending is None:
+            time.sleep(self._pause_s)
+        elif self._ending.wait(self._pause_s):
+            raise _EndedError
         self._pause_s = min(self._pause_s * 1.2, _PAUSE_S_MAX)
+
+
+def _restart(folder: Path, ending: threading.Event, logger: FilteringBoundLogger) -> None:
+    pause_s, since = _LOOK_S, monotonic()
+    while not ending.wait(pause_s):
+        again_s = min(2 * pause_s, _LOOK_S_MAX)
+        try:
+            if _has_keeper(folder):
+                if monotonic() - since > _LOOK_S_MAX:
+                    pause_s = _LOOK_S
+                continue
+            logger.warning("server_ended", server=str(folder), reason=_last_line(folder))
+            _bring_up(folder, _short(folder) / "valkey.sock", _server_binary(), _Patience(folder, None, ending))
+            logger.info("server_restarted", server=str(folder))
+        except _EndedError:
+            return
+        # Whatever it is, such as a full disk or too many open files: the server is as dead, and the next try may help.
+        except (FieldtallyError, OSError) as error:
+            logger.warning("server_not_restarted", server=str(folder), reason=str(error), wait_s=again_s)
+        pause_s, since = again_s, monotonic()
+
+
+def _has_keeper(folder: Path) -> bool:
+    keeper_lock = _open_lock(folder / "keeper.lock")
+    try:
+        return not _locked(keeper_lock, fcntl.LOCK_SH)
+    finally:
+        # Unlocked, not only closed: no child that was forked just now may go on holding it.
+        fcntl.flock(keeper_lock, fcntl.LOCK_UN)
+        os.close(keeper_lock)
 
 
 def _bring_up(folder: Path, socket_path: Path, binary: Path, patience: _Patience) -> None:
@@ -137,7 +219,11 @@ def _bring_up(folder: Path, socket_path: Path, binary: Path, patience: _Patience
 
 def _start_keeper(folder: Path, socket_path: Path, binary: Path, keeper_lock: int, patience: _Patience) -> None:
     server_lock = _open_lock(folder / "server.lock")
-    log = os.open(folder / "valkey.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        log = _opened(folder / "valkey.log", os.O_WRONLY | os.O_APPEND)
+    except UsageError:
+        os.close(server_lock)
+        raise
     try:
         # First of all, so that nobody takes a server without a keeper for the one to come.
         os.ftruncate(server_lock, 0)
@@ -187,8 +273,12 @@ def _ask(socket_path: Path, command: bytes) -> bytes:
 
 
 def _open_lock(path: Path) -> int:
+    return _opened(path, os.O_RDWR)
+
+
+def _opened(path: Path, flags: int) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        return os.open(path, flags | os.O_CREAT, 0o600)
     except OSError as error:
         raise _unusable(path.parent, error) from error
 
@@ -246,16 +336,35 @@ def _server_binary() -> Path:
 
 
 def _unusable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"cannot keep data in {folder}: {error.strerror}; set FIELDTALLY_DATA_DIR to a folder that you may write to"
-    )
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return UsageError(f"cannot keep data in {folder}: {_MAKE_ROOM}")
+        case errno.EEXIST:  # what is made is a folder
+            why = "it is a file"
+        case _:
+            why = error.strerror or "unknown"
+    return UsageError(f"cannot keep data in {folder}: {why}; set FIELDTALLY_DATA_DIR to a folder that you may write to")
 
 
 def _not_up(folder: Path) -> UnreachableError:
-    log = folder / "valkey.log"
+    return UnreachableError(f"the embedded server did not come up; {_why(folder)}")
+
+
+def _why(folder: Path) -> str:
+    # A full disk keeps the server from saying so in its log.
+    if shutil.disk_usage(folder).free < _ROOM_BYTES_MIN:
+        return f"in {folder} {_MAKE_ROOM}"
+    return f"the last line of {folder / 'valkey.log'}: {_last_line(folder)}"
+
+
+_MAKE_ROOM = "the disk is full: make room, or set FIELDTALLY_DATA_DIR to a folder elsewhere"
+
+
+def _last_line(folder: Path) -> str:
     try:
-        lines = log.read_text(errors="replace").split("\n")
+        with (folder / "valkey.log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            lines = log.read().decode(errors="replace").split("\n")
     except OSError as error:
-        lines = [f"no log: {error.strerror}"]
-    last = next((line for line in reversed(lines) if line.strip()), "the log is empty")
-    return UnreachableError(f"the embedded server did not come up; the last line of {log}: {last}")
+        return f"no log: {error.strerror}"
+    return next((line for line in reversed(lines) if line.strip()), "the log is empty")

@@ -4,8 +4,8 @@
 a second: it must import nothing beyond the standard library, and little of that. Why it and its locks are safe is
 told in `embedded.py`.
 
-No polling and no restart of a server that died: the next user starts one, and a server that dies at each
-start would otherwise be started for ever.
+No restart of a server that died: this process ends with it. Who would restart this one, if it is killed? The users
+that run long look after both, and the next user starts one too.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ import pytest
 import redis
 
 from services.runtime import embedded
-from services.runtime.embedded import embedded_server
+from services.runtime.embedded import embedded_server, restarting
 from services.runtime.errors import UnreachableError, UsageError
+from tests.projectors import Lines
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -99,6 +100,13 @@ def new_user(folder: Path) -> Iterator[Callable[[], User]]:
         yield make
 
 
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    """Take what is logged by those who look after the server, and let them look more often."""
+    monkeypatch.setattr(embedded, "_LOOK_S", 0.01)
+    return Lines()
+
+
 @contextmanager
 def client_of(url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(url, decode_responses=True) as client:
@@ -108,6 +116,14 @@ def client_of(url: str) -> Iterator[redis.Redis]:
 def run_id(url: str) -> str:
     with client_of(url) as client:
         return str(client.info("server")["run_id"])
+
+
+def answers(url: str) -> str:
+    """Return the server's id, or nothing from one that does not serve."""
+    try:
+        return run_id(url)
+    except redis.RedisError:
+        return ""
 
 
 def starts(folder: Path) -> int:
@@ -330,6 +346,73 @@ def test_a_killed_server_leaves_nothing_in_the_way(folder: Path) -> None:
         assert (folder / "valkey.sock").is_socket()
     with embedded_server(folder) as url, client_of(url) as client:
         assert client.get("key") == "value"
+
+
+def test_a_server_that_dies_is_started_again_for_those_who_run_long(folder: Path, lines: Lines) -> None:
+    """Whether it is killed itself or its keeper is, a few times."""
+    with embedded_server(folder) as url, client_of(url) as client, restarting(folder, lines.logger()):
+        for number in range(6):
+            assert client.incr("count") == number + 1
+            os.kill(process_in(folder / ("keeper.lock" if number % 2 else "server.lock")), signal.SIGKILL)
+            wait_for(lambda: len(lines.named("server_restarted")) == number + 1, what="another server")  # noqa: B023
+            assert run_id(url)
+    wait_until_all_gone(folder)
+    assert starts(folder) == 7
+
+
+def test_users_who_look_after_it_at_once_share_one_server(folder: Path, lines: Lines) -> None:
+    """Eight of them: whoever is first starts it, the others join."""
+    with ExitStack() as users:
+        for _ in range(8):
+            url = users.enter_context(embedded_server(folder))
+            users.enter_context(restarting(folder, lines.logger()))
+        for number in range(5):
+            server = run_id(url)
+            os.kill(process_in(folder / "server.lock"), signal.SIGKILL)
+            wait_for(lambda server=server: answers(url) not in (server, ""), what="another server")  # type: ignore[misc]
+            wait_for(lambda: not is_free(folder / "keeper.lock"), what="its keeper")
+            assert starts(folder) == number + 2
+
+
+def test_a_server_that_cannot_live_is_tried_after_growing_pauses(folder: Path, lines: Lines) -> None:
+    """With its last words each time; and once what was wrong is mended, it serves again."""
+    with embedded_server(folder) as url, restarting(folder, lines.logger()):
+        with client_of(url) as client:
+            client.set("key", "value")
+        [log] = (folder / "appendonlydir").glob("*.incr.aof")
+        sound = log.read_bytes()
+        log.write_bytes(b"no such thing\r\n")
+        os.kill(process_in(folder / "server.lock"), signal.SIGKILL)
+        wait_for(lambda: len(lines.named("server_not_restarted")) == 4, what="four tries")
+        log.write_bytes(sound)
+        wait_for(lambda: lines.named("server_restarted"), what="a server that lives")
+        with client_of(url) as client:
+            assert client.get("key") == "value"
+    failures = lines.named("server_not_restarted")
+    pauses = [failure["wait_s"] for failure in failures]
+    assert pauses == [2 * embedded._LOOK_S * 2**number for number in range(len(failures))]
+    assert all("Bad file format" in failure["reason"] for failure in failures)
+
+
+def test_who_leaves_does_not_wait_for_a_server_that_does_not_come(folder: Path, lines: Lines) -> None:
+    """Told to end while a long log loads, or while another still holds the files."""
+    with embedded_server(folder), (folder / "server.lock").open() as held:
+        with restarting(folder, lines.logger()):
+            os.kill(process_in(folder / "server.lock"), signal.SIGKILL)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            wait_for(lambda: lines.named("server_ended"), what="the look after it")
+        assert not lines.named("server_restarted")
+        assert not lines.named("server_not_restarted")
+
+
+def test_a_folder_that_is_taken_away_is_said_and_not_at_every_look(folder: Path, lines: Lines) -> None:
+    with embedded_server(folder), restarting(folder, lines.logger()):
+        folder.rename(folder.with_name("elsewhere"))
+        wait_for(lambda: len(lines.named("server_not_restarted")) == 3, what="three looks")
+        folder.with_name("elsewhere").rename(folder)
+    first, second, *_ = lines.named("server_not_restarted")
+    assert f"cannot keep data in {folder}: No such file or directory" in first["reason"]
+    assert second["wait_s"] == 2 * first["wait_s"]
 
 
 def test_a_torn_last_write_does_not_keep_it_from_starting(folder: Path) -> None:
