@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import http.client
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+from structlog.typing import FilteringBoundLogger
+
 from services.cli.command import INTERRUPTED, command, settings
 from services.cli.output import note
-from services.cli.server import server_url
+from services.cli.server import kept_running, server_url
 from services.gateway.app import listen, serve
 from services.runtime.logging import set_up_logging
+from services.runtime.settings import Settings
 
 
 @command("gateway", "gateway")
@@ -18,7 +31,59 @@ def gateway() -> int:
     is asked to try again.
     """
     chosen = settings()
-    with listen(chosen.http_host, chosen.http_port) as listener, server_url(chosen) as url:
-        note(f"gateway on {chosen.http_address}, described at {chosen.http_address}/docs; Ctrl-C ends")
-        interrupted = serve(chosen, url, set_up_logging(chosen.log_format, chosen.log_level), listener)
+    logger = set_up_logging(chosen.log_format, chosen.log_level)
+    with (
+        told_to_end(),
+        listen(chosen.http_host, chosen.http_port) as listener,
+        server_url(chosen) as url,
+        kept_running(chosen, logger),
+    ):
+        interrupted = serve_and_say(chosen, url, logger, listener, "Ctrl-C ends")
     return INTERRUPTED if interrupted else 0
+
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """Take SIGTERM, and a terminal that closes, for being told to end: exit code 0, whenever it comes."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGTERM, _end)
+    if before[signal.SIGHUP] is not signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, _hang_up)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def serve_and_say(chosen: Settings, url: str, logger: FilteringBoundLogger, listener: socket.socket, ends: str) -> bool:
+    """Serve until told to end, and say where, once it does; return whether Ctrl-C ended it."""
+    where = f"gateway on {chosen.http_address}, described at {chosen.http_address}/docs; {ends}"
+    threading.Thread(target=_say_when_it_serves, args=(listener.getsockname(), where), daemon=True).start()
+    try:
+        return serve(chosen, url, logger, listener)
+    finally:
+        # The gateway has put back the system's ways. We are ending: to be told so again must not cut us off.
+        signal.signal(signal.SIGTERM, _go_on)
+
+
+def _say_when_it_serves(address: tuple[str, int], where: str) -> None:
+    # The socket listens already: one question waits there until it is answered, or refused by a gateway that fails.
+    connection = http.client.HTTPConnection(address[0], address[1])
+    with suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/health/live")
+        connection.getresponse()
+        note(where)
+    connection.close()
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _hang_up(_number: int, _frame: FrameType | None) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _go_on(_number: int, _frame: FrameType | None) -> None:
+    return

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, NamedTuple
 
+from structlog.typing import FilteringBoundLogger
+
 from schemas.vocabulary import Side
 from services.cli.output import note
 from services.replay.audit import Audited
-from services.runtime.embedded import embedded_server
-from services.runtime.errors import UnsoundTalliesError
+from services.runtime.embedded import embedded_server, ended, restarting
+from services.runtime.errors import UnreachableError, UnsoundTalliesError
 from services.runtime.keeper import end_with_parent
 from services.runtime.settings import ENV_PREFIX, Settings, SideSettings
 from services.store.connection import check_server, connect
@@ -46,7 +48,33 @@ def server_url(settings: Settings) -> Iterator[str]:
         yield settings.redis_url
     else:
         with embedded_server(settings.data_dir, announce=note) as url:
-            yield url
+            try:
+                yield url
+            except UnreachableError as error:  # it speaks of an address that nobody has set
+                raise ended(settings.data_dir) or error from error
+
+
+@contextmanager
+def kept_running(settings: Settings, logger: FilteringBoundLogger) -> Iterator[None]:
+    """Start the embedded server again, should it die, for as long as this lasts; for use within `server_url`.
+
+    It is for what runs long, and looks in a thread: whoever forks does so before. A server in the settings is
+    somebody else's to start.
+    """
+    if settings.redis_url:
+        yield
+    else:
+        with restarting(settings.data_dir, logger):
+            yield
+
+
+async def require_server(url: str) -> None:
+    """Raise the one error for a server that cannot be used, before several parts each say it in their words."""
+    client = connect(url)
+    try:
+        await check_server(client, url)
+    finally:
+        await client.aclose()
 
 
 @contextmanager

@@ -1,9 +1,8 @@
-"""`gateway` and `up`: they serve, end as they are told to, and say what keeps them from serving."""
+"""`gateway`: it serves, ends as it is told to, and says what keeps it from serving."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,10 +14,8 @@ import httpx
 import pytest
 import redis
 
-from services.runtime.embedded import embedded_server
 from tests.gateways import Sender, enrolled, reported
-from tests.servers import plain_client
-from tests.services.cli.conftest import Cli, Outcome, environ, started
+from tests.services.cli.conftest import Cli, Outcome, assert_refused, environ, started
 from tests.waiting import wait_for
 
 
@@ -37,7 +34,8 @@ def serving(
     port = free_port()
     env = environ(url, prefix, HTTP_PORT=str(port), **settings)
     address = f"http://127.0.0.1:{port}"
-    with said.open("wb") as stderr, started([command], env, stderr=stderr) as process:
+    # A group of its own, as from a shell, so that a test can signal all that belongs to it.
+    with said.open("wb") as stderr, started([command], env, stderr=stderr, start_new_session=True) as process:
 
         def ready() -> bool:
             assert process.poll() is None, said.read_text()
@@ -50,7 +48,7 @@ def serving(
         yield process, address
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
 def test_the_gateway_takes_reports_and_ends_as_it_is_told_to(
     client: redis.Redis, server_url: str, prefix: str, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -58,36 +56,13 @@ def test_the_gateway_takes_reports_and_ends_as_it_is_told_to(
     with serving("gateway", server_url, prefix, said) as (process, address):
         with Sender(address, enrolled(client, prefix)) as sender:
             assert 201 == sender.one(reported(1)).status_code
+        where = f"gateway on {address}, described at {address}/docs; Ctrl-C ends"
+        wait_for(lambda: where in said.read_text().splitlines(), what="its address")
         process.send_signal(number)
         assert code == process.wait(20)
 
-    first, *lines = said.read_text().splitlines()
-    assert first == f"gateway on {address}, described at {address}/docs; Ctrl-C ends"
+    lines = [line for line in said.read_text().splitlines() if line != where]
     assert [json.loads(line)["event"] for line in lines] == ["gateway_started", "requests_answered", "gateway_stopped"]
-
-
-def test_up_counts_what_it_takes_on_a_server_of_its_own(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    with (
-        embedded_server(data) as url,
-        plain_client(url) as client,
-        serving("up", "", "ft", tmp_path / "said", DATA_DIR=str(data)) as (process, address),
-    ):
-        with Sender(address, enrolled(client, "ft")) as sender:
-            assert 201 == sender.one(reported(1)).status_code
-        wait_for(lambda: client.hget("{ft:SI}:g1:checkpoint", "entries") == b"1", what="the report to be counted")
-        process.send_signal(signal.SIGINT)
-        assert 130 == process.wait(20)
-
-
-def test_up_does_not_go_on_without_a_projector(server_url: str, prefix: str, tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    with serving("up", server_url, prefix, said) as (process, _):
-        (projector,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(projector), signal.SIGKILL)
-        assert 1 == process.wait(20)
-
-    assert "fieldtally: the projector has ended (exit -9): run `fieldtally doctor`" in said.read_text().splitlines()
 
 
 def test_a_port_that_is_taken_is_named_with_the_setting(cli: Cli) -> None:
@@ -108,9 +83,14 @@ def test_a_host_that_is_none_of_ours_is_named(cli: Cli) -> None:
     assert "cannot listen on 192.0.2.1" in outcome.err
 
 
-def test_a_server_that_is_not_there_is_exit_code_3(process: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = process("gateway", url=f"unix://{tmp_path}/none", HTTP_PORT=str(free_port()))
-    assert 3 == outcome.code
-    assert outcome.err.splitlines()[-1] == (
-        f"fieldtally: cannot reach unix://{tmp_path}/none: is it running, and is FIELDTALLY_REDIS_URL right?"
+@pytest.mark.parametrize("command", ["gateway", "up"])
+def test_a_server_that_is_not_there_is_exit_code_3_and_one_line(
+    process: Callable[..., Outcome], tmp_path: Path, command: str
+) -> None:
+    """Nor is an address told that nobody serves at."""
+    outcome = process(command, url=f"unix://{tmp_path}/none", HTTP_PORT=str(free_port()))
+    assert_refused(
+        outcome,
+        3,
+        f"fieldtally: cannot reach unix://{tmp_path}/none: is it running, and is FIELDTALLY_REDIS_URL right?",
     )
