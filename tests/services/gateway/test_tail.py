@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 
+from schemas import codec
+from schemas.vocabulary import Position
+from services.gateway.tail import Tail
 from services.runtime.settings import Settings
 from tests import gateways, given
 from tests.gateways import Sender, enrolled, recently, running_gateway
@@ -146,7 +149,7 @@ def test_an_id_is_one_reports_alone_within_a_batch_too(doors: Doors, client: red
     assert 3 == len(log_of(client, settings.prefix, "SI"))
 
 
-@pytest.mark.parametrize("where", ["same-batch", "in-the-tail", "counted"])
+@pytest.mark.parametrize("where", ["same-batch", "same-gateway", "another-gateway", "counted"])
 def test_an_amendment_of_an_amendment_is_refused_with_the_originals_id(
     doors: Doors, settings: Settings, where: str
 ) -> None:
@@ -158,7 +161,7 @@ def test_an_amendment_of_an_amendment_is_refused_with_the_originals_id(
         assert ["recorded"] * 2 == became(doors.unit.batch(*before))
         if where == "counted":
             project(settings)
-        answer = doors.unit_elsewhere.batch(wrong)
+        answer = (doors.unit if where == "same-gateway" else doors.unit_elsewhere).batch(wrong)
     assert "names-an-amendment" == became(answer)[-1]
     refused = answer.json()["results"][-1]["problem"]
     assert "/amends" == refused["pointer"]
@@ -198,3 +201,15 @@ def test_an_older_revision_of_a_plan_at_the_logs_end_hides_no_newer_one(doors: D
     )
     (open_now,) = doors.unit.ask("GET", "/v1/operations").json()["operations"]
     assert ["novo-mesto"] == [one["section"] for one in open_now["sections"]]
+
+
+def test_while_something_is_under_way_the_logs_length_tells_less_and_after_a_failure_nothing() -> None:
+    tail = Tail()
+    assert tail.lacks(0, 0)
+    tail.is_read(10)
+    assert [True, False, True] == [tail.lacks(length, 0) for length in (9, 10, 11)]
+    assert [True, False, False, True] == [tail.lacks(length, 1) for length in (9, 10, 11, 12)]
+    tail.append(codec.decode(reported(1)), Position("11-0"))
+    assert not tail.lacks(11, 0)
+    tail.is_unsure()
+    assert tail.lacks(11, 0) and tail.lacks(11, 1)
