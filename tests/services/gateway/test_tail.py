@@ -6,6 +6,7 @@ Here two gateways serve one log, or one is started anew, and nobody counts unles
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -50,6 +51,18 @@ def doors(client: redis.Redis, settings: Settings) -> Iterator[Doors]:
         Sender(there, desk) as desk_there,
     ):
         yield Doors(unit_here, unit_there, other_there, desk_here, desk_there)
+
+
+@contextmanager
+def once_counted(settings: Settings, sender: Sender, *, counted: bool) -> Iterator[Sender]:
+    """Count everything, and yield a gateway that has seen nothing else; or else the same sender."""
+    if not counted:
+        yield sender
+        return
+    project(settings)
+    token = sender._client.headers["authorization"].removeprefix("Bearer ")
+    with running_gateway(settings) as address, Sender(address, token) as fresh:
+        yield fresh
 
 
 def reported(number: int, **head: Any) -> bytes:
@@ -115,9 +128,8 @@ def test_an_older_revision_that_comes_once_more_is_a_duplicate(
     ]
     recorded = doors.unit.batch(*versions)
     assert ["recorded"] * 4 == became(recorded)
-    if counted:
-        project(settings)
-    again = doors.unit_elsewhere.batch(*versions)
+    with once_counted(settings, doors.unit_elsewhere, counted=counted) as unit:
+        again = unit.batch(*versions)
     assert ["duplicate"] * 4 == became(again)
     assert [one["position"] for one in recorded.json()["results"]] == [
         one["position"] for one in again.json()["results"]
@@ -128,15 +140,14 @@ def test_an_older_revision_that_comes_once_more_is_a_duplicate(
 @pytest.mark.parametrize("counted", [False, True], ids=["in-the-tail", "counted"])
 def test_an_id_is_one_reports_alone(doors: Doors, client: redis.Redis, settings: Settings, *, counted: bool) -> None:
     assert ["recorded"] * 3 == became(doors.unit.batch(reported(1), reported(2), reported(11, amends=1, revision=1)))
-    if counted:
-        project(settings)
     clashing = [
         reported(11, amends=2, revision=1),  # an amendment's id for another amendment
         reported(11, amends=1, revision=2),  # for the next one of the same report
         reported(11),  # for a report of its own
         reported(2, amends=1, revision=2),  # a report's id for an amendment
     ]
-    assert ["conflict"] * 4 == became(doors.unit_elsewhere.batch(*clashing))
+    with once_counted(settings, doors.unit_elsewhere, counted=counted) as unit:
+        assert ["conflict"] * 4 == became(unit.batch(*clashing))
     assert 3 == len(log_of(client, settings.prefix, "SI"))
 
 
@@ -159,9 +170,9 @@ def test_an_amendment_of_an_amendment_is_refused_with_the_originals_id(
         answer = doors.unit.batch(*before, wrong)
     else:
         assert ["recorded"] * 2 == became(doors.unit.batch(*before))
-        if where == "counted":
-            project(settings)
-        answer = (doors.unit if where == "same-gateway" else doors.unit_elsewhere).batch(wrong)
+        at = doors.unit if where == "same-gateway" else doors.unit_elsewhere
+        with once_counted(settings, at, counted=where == "counted") as unit:
+            answer = unit.batch(wrong)
     assert "names-an-amendment" == became(answer)[-1]
     refused = answer.json()["results"][-1]["problem"]
     assert "/amends" == refused["pointer"]
