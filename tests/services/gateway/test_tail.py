@@ -147,7 +147,8 @@ def test_an_id_is_one_reports_alone(doors: Doors, client: redis.Redis, settings:
         reported(2, amends=1, revision=2),  # a report's id for an amendment
     ]
     with once_counted(settings, doors.unit_elsewhere, counted=counted) as unit:
-        assert ["conflict"] * 4 == became(unit.batch(*clashing))
+        for one in clashing:  # one by one, since what is looked up for one of them is known to the others
+            assert ["conflict"] == became(unit.batch(one))
     assert 3 == len(log_of(client, settings.prefix, "SI"))
 
 
