@@ -28,6 +28,14 @@ class _WithExamples(click.Command):
         self.context_settings = {"help_option_names": ["-h", "--help"]}
         self.examples = examples
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; what is wrong with them is said to be wrong with this command, not with all of them."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write examples, then the rest."""
         with formatter.section("Examples"):

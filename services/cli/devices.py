@@ -153,6 +153,8 @@ def list_devices(output_format: Format) -> None:
     )
     records = [_record(one, standing(one, principals, moment), output_format) for one in ordered]
     print_records(records, COLUMNS, output_format, "devices")
+    if not records and not damage:
+        note("nobody has a token yet: `fieldtally devices enrol UNIT` makes one, such as SI-MP-07 for UNIT")
     if damage:
         raise damage
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -21,6 +22,9 @@ Standing = Literal["active", "rotated", "expired", "revoked"]
 """What a token is good for: active and rotated ones are taken, a rotated one until it expires."""
 
 REPORTING: Final[tuple[Role, ...]] = ("unit", "desk")
+
+# A token as `enrol` prints it, or its SHA-256. Hardly a unit that people name looks like this.
+_TOKEN: Final = re.compile(r"(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9_-]{43}|[0-9a-f]{64}")
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -62,6 +66,11 @@ def read_named(settings: Settings, text: str, sides: Sequence[str], device: str 
 
     """
     configured = {side.side for side in settings.sides}
+    looks_like_token = _TOKEN.fullmatch(text.strip()) and text.strip().partition("-")[0] not in configured
+    if looks_like_token or "#token=" in text:  # not repeated: what is said ends up in terminals and logs
+        raise UsageError(
+            "that is a token, and here stands whose it is: UNIT or UNIT/DEVICE, as `fieldtally devices list` shows them"
+        )
     parts = text.strip().removeprefix("/").split("/")
     in_path: tuple[str, ...] = ()
     if len(parts) > 1 and (text.strip().startswith("/") or len(parts) == 3 or parts[0] in configured):
@@ -97,8 +106,13 @@ def sides_of(settings: Settings, named: Named, role: Role) -> str:
             f"unit {named.unit!r}: do you mean {named.unit.upper()!r}? Capitals and others are not the same"
         )
     for side in named.sides:
-        settings.side(side)
+        _require_side(settings, side)
     if not named.sides:
+        if dash and prefix not in configured and re.fullmatch(r"[A-Z]{2}", prefix):
+            raise UsageError(
+                f"unit {named.unit!r}: {prefix} is no side in FIELDTALLY_SIDES; add it there, or if it is none, "
+                f"say it with --side, one of {', '.join(configured)}"
+            )
         if not dash or prefix not in configured:
             raise UsageError(
                 f"unit {named.unit!r}: its side cannot be seen from its name; say it with --side, one of "
@@ -111,6 +125,12 @@ def sides_of(settings: Settings, named: Named, role: Role) -> str:
         if dash and prefix in configured and prefix != named.sides[0]:
             raise UsageError(f"unit {named.unit!r} is of side {prefix} by its name, --side says {named.sides[0]}")
     return ",".join(side for side in configured if side in named.sides)
+
+
+def _require_side(settings: Settings, side: str) -> None:
+    if side != side.upper() and any(side.upper() == one.side for one in settings.sides):
+        raise UsageError(f"no side {side!r}: do you mean {side.upper()!r}?")
+    settings.side(side)
 
 
 # --- what becomes of the principals ---
@@ -140,7 +160,9 @@ def enrol(
         if one.unit != new.unit:
             raise UsageError(f"unit {new.unit!r} is enrolled already as {one.unit!r}: write it like that")
         if one.device != new.device and one.device.lower() == new.device.lower():
-            raise UsageError(f"device {new.device!r} of {new.unit} is enrolled already as {one.device!r}")
+            raise UsageError(
+                f"device {new.device!r} of {new.unit} is enrolled already as {one.device!r}: write it like that"
+            )
         if one.device == new.device and one.valid_at(moment):
             raise UsageError(
                 f"{one.source} is enrolled as {one.role} and its token is valid: "
@@ -206,17 +228,12 @@ def _meant(principals: Principals, named: Named, settings: Settings) -> Principa
     known = {side for one in principals.values() for side in one.sides}
     for side in named.sides:
         if side not in known:
-            settings.side(side)
+            _require_side(settings, side)
     of_side = {digest: one for digest, one in principals.items() if set(named.sides) <= set(one.sides)}
     of_unit = _spelt(of_side, named.unit, lambda one: one.unit)
     found = _spelt(of_unit, named.device, lambda one: one.device) if named.device else of_unit
     if not of_unit:
-        like = get_close_matches(named.unit, {one.unit for one in principals.values()}, n=1)
-        meant = f"do you mean {like[0]!r}? " if like else ""
-        where = f" for side {','.join(named.sides)}" if named.sides else ""
-        raise UsageError(
-            f"no unit {named.unit!r} is enrolled{where}: {meant}`fieldtally devices list` shows those that are"
-        )
+        raise UsageError(_nobody(principals, named))
     if not found:
         there = ", ".join(sorted({one.device for one in of_unit.values()}))
         raise UsageError(f"{named.unit} has no device {named.device!r}; it has {there}")
@@ -225,6 +242,22 @@ def _meant(principals: Principals, named: Named, settings: Settings) -> Principa
     if len(sides) > 1 and not exact:
         raise UsageError(f"{named} is enrolled for {' and for '.join(sides)}: say with --side which you mean")
     return exact or found
+
+
+def _nobody(principals: Principals, named: Named) -> str:
+    """Say that no such unit is enrolled, and what was perhaps meant."""
+    where = f" for side {','.join(named.sides)}" if named.sides else ""
+    said = f"no unit {named.unit!r} is enrolled{where}: "
+    listed = "`fieldtally devices list` shows those that are"
+    if not principals:
+        return said + "nobody is yet; `fieldtally devices enrol UNIT` does it"
+    if elsewhere := sorted({one.side for one in _spelt(principals, named.unit, lambda one: one.unit).values()}):
+        return said + f"it is for {' and for '.join(elsewhere)}; {listed}"
+    if devices := _spelt(principals, named.unit, lambda one: one.device):
+        meant = " or ".join(repr(name) for name in sorted({f"{one.unit}/{one.device}" for one in devices.values()}))
+        return said + f"that is a device, do you mean {meant}? {listed}"
+    like = get_close_matches(named.unit, {one.unit for one in principals.values()}, n=1)
+    return said + (f"do you mean {like[0]!r}? " if like else "") + listed
 
 
 def _spelt(principals: Principals, name: str, part: Callable[[Principal], str]) -> Principals:

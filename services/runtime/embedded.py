@@ -133,7 +133,7 @@ def ended(data_dir: Path) -> UnreachableError | None:
     folder = data_dir.resolve()
     if _serves(_short(folder) / "valkey.sock", folder / "server.lock"):
         return None
-    return UnreachableError(f"the embedded server has ended; {_why(folder)}; then try again")
+    return UnreachableError(f"the embedded server has ended; {_why(folder)}")
 
 
 class _EndedError(Exception):
@@ -354,10 +354,10 @@ def _why(folder: Path) -> str:
     # A full disk keeps the server from saying so in its log.
     if shutil.disk_usage(folder).free < _ROOM_BYTES_MIN:
         return f"in {folder} {_MAKE_ROOM}"
-    return f"the last line of {folder / 'valkey.log'}: {_last_line(folder)}"
+    return f"look at its log and try again; the last line of {folder / 'valkey.log'}: {_last_line(folder)}"
 
 
-_MAKE_ROOM = "the disk is full: make room, or set FIELDTALLY_DATA_DIR to a folder elsewhere"
+_MAKE_ROOM = "the disk is full: make room there"
 
 
 def _last_line(folder: Path) -> str:

@@ -170,6 +170,17 @@ def test_whoever_is_enrolled_is_not_enrolled_again(cli: Cli, stored: Callable[[]
     assert before == stored()
 
 
+def test_a_token_in_the_place_of_a_unit_is_not_repeated(cli: Cli) -> None:
+    """What is said ends up in terminals and logs; nor is its digest a name of anybody."""
+    made = enrolled(cli, "SI-MP-07/9f3c2a")
+    for text in (made["token"], token_digest(made["token"]), made["link"]):
+        for what in ("enrol", "rotate", "revoke"):
+            outcome = cli("devices", what, text)
+            assert_refused(outcome, 2, "that is a token", "`fieldtally devices list`")
+            assert text not in outcome.err
+    assert [("SI-MP-07", "9f3c2a", "active")] == listed(cli)
+
+
 def test_a_device_that_had_a_token_before_is_worth_a_word(cli: Cli) -> None:
     enrolled(cli, "SI-MP-07/9f3c2a")
     cli("devices", "revoke", "SI-MP-07")
@@ -198,8 +209,9 @@ def test_a_device_that_had_a_token_before_is_worth_a_word(cli: Cli) -> None:
         (["rotate", "SI-MP-07"], "no unit 'SI-MP-07' is enrolled"),
         (["rotate", "SI-MP-07", "--overlap", "24"], "such as 30m, 24h or 7d"),
         (["rotate", "SI-MP-07", "--format", "json", "--qr"], "leave one of them out"),
-        (["revoke", "SI-MP-07"], "`fieldtally devices list`"),
-        (["revoke", "SI-MP-07", "--side", "si"], "no side 'si'"),
+        (["revoke", "SI-MP-07"], "nobody is yet; `fieldtally devices enrol UNIT` does it"),
+        (["revoke", "SI-MP-07", "--side", "si"], "no side 'si': do you mean 'SI'?"),
+        (["revoke", "SI-MP-07", "--side"], "see `fieldtally devices revoke --help`"),
         (["revoke"], "Missing argument 'UNIT[/DEVICE]'"),
     ],
 )
@@ -444,7 +456,8 @@ def test_a_token_is_active_rotated_expired_or_revoked(cli: Cli, clock: Clock) ->
 
 
 def test_nobody_is_said(cli: Cli) -> None:
-    assert (0, "devices: nothing\n", "") == cli("devices", "list")
+    nobody = "nobody has a token yet: `fieldtally devices enrol UNIT` makes one, such as SI-MP-07 for UNIT\n"
+    assert (0, "devices: nothing\n", nobody) == cli("devices", "list")
     assert [] == cli("devices", "list", "--format", "json").json
 
 
