@@ -14,11 +14,12 @@ from random import Random
 import pytest
 import redis
 
+from services.cli import up as commands
 from services.runtime.embedded import embedded_server
 from tests import drills
 from tests.gateways import Sender, enrolled, reported
 from tests.servers import plain_client
-from tests.services.cli.conftest import environ, started
+from tests.services.cli.conftest import Cli, environ, started
 from tests.services.cli.test_gateway import free_port, serving
 from tests.services.runtime.test_embedded import is_free, process_in, wait_until_all_gone
 from tests.waiting import wait_for
@@ -153,6 +154,27 @@ def test_a_projector_that_fails_gives_its_reason_and_its_exit_code(
     assert 1 == len(reasons)
     assert "log" in reasons[0]
     assert "the projector has ended (exit 4)" in said.read_text().splitlines()[-1]
+
+
+def test_a_projector_that_fails_before_the_gateway_serves_is_no_ordinary_end(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway is told to end then, and knows of nothing worse."""
+
+    @contextmanager
+    def failed(_url: str) -> Iterator[subprocess.Popen[str]]:
+        with subprocess.Popen(["sh", "-c", "exit 4"], text=True) as process:
+            process.wait()
+            yield process
+
+    def told_to_end(*_: object) -> bool:
+        raise SystemExit(0)
+
+    monkeypatch.setattr(commands, "projector_beside", failed)
+    monkeypatch.setattr(commands, "serve_and_say", told_to_end)
+    outcome = cli("up", HTTP_PORT=str(free_port()))
+    assert 4 == outcome.code
+    assert "the projector has ended (exit 4)" in outcome.err
 
 
 # The embedded server
