@@ -213,6 +213,25 @@ def test_a_server_that_is_killed_is_started_again_and_each_report_counts_once(tm
     wait_until_all_gone(data)
 
 
+def test_the_projector_alone_starts_its_server_again(tmp_path: Path) -> None:
+    data, said = tmp_path / "data", tmp_path / "said"
+    env = environ("", "ft", DATA_DIR=str(data), LOG_FORMAT="json")
+    with said.open("wb") as stderr, started(["project"], env, stderr=stderr) as process:
+        wait_for(lambda: said.read_text().count("projector_started") == 2, within_s=20, what="the projector")
+        for number in range(1, 4):
+            os.kill(process_in(data / "server.lock"), signal.SIGKILL)
+            wait_for(lambda: said.read_text().count("server_restarted") == number, what="the server")  # noqa: B023
+            with plain_client(f"unix://{data}/valkey.sock") as client:
+                client.xadd("{ft:SI}:log", {"event": reported(number)})
+                wait_for(
+                    lambda: client.hget("{ft:SI}:g1:checkpoint", "entries") == b"%d" % number,  # noqa: B023
+                    what="the report to be counted",
+                )
+        process.terminate()
+        assert 0 == process.wait(20)
+    wait_until_all_gone(data)
+
+
 def test_killed_itself_it_leaves_nothing_running_and_nothing_lost(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with up("", "ft", tmp_path / "said", DATA_DIR=str(data)) as (process, address, projector):
