@@ -310,21 +310,16 @@ async def test_another_report_of_an_id_that_is_being_recorded_waits_for_it() -> 
     assert [["recorded"], ["conflict"]] == [statuses(each) for each in await asyncio.gather(first, second)]
 
 
-@pytest.mark.parametrize(
-    "seen",
-    [Glance("g2", Position("2-0"), 2, 0, {}, 5, Position("3-0")), Glance("g1", Position("3-0"), 3, 0, {}, 4, None)],
-    ids=["another-generation", "fewer-entries"],
-)
 @asynchronous
-async def test_behind_another_state_the_log_is_read_anew(seen: Glance) -> None:
+async def test_behind_a_log_that_lost_its_end_the_new_end_is_read() -> None:
     log = Log()
     side = side_over(log)
-    await side.record([one(number) for number in range(1, 6)])
-    log.glance = Glance("g1", Position("3-0") if seen.appended == 4 else Position("5-0"), 5, 0, {}, 5, None)
+    log.entries = {Position(f"{at}-0"): one(at).canonical for at in range(1, 9)}
+    log.glance = Glance("g1", Position("3-0"), 3, 0, {}, 8, Position("4-0"))
     await side.look()
-    log.entries[Position("4-0")] = one(24).canonical
-    log.entries.pop(Position("5-0"))
-    log.glance = seen
+    assert ["duplicate"] == statuses(await side.record([one(8)]))
+    log.entries = {Position(f"{at}-0"): one(at).canonical for at in range(1, 4)} | {Position("4-0"): one(24).canonical}
+    log.glance = Glance("g1", Position("3-0"), 3, 0, {}, 4, Position("4-0"))
     await side.look()
     assert ["duplicate"] == statuses(await side.record([one(24)]))
 
