@@ -380,8 +380,14 @@ def _deliver(unit: FieldUnit, stored: Report) -> int:
         case "delivered":
             _tell(f"{named}: recorded at {found.position}")
         case "rejected":
-            _tell(f"{named}: rejected: {_problem(found)}; it is kept: correct it with --amends {found.number}, or give "
-                  f"it up with `fieldtally report --discard {found.number}`")  # fmt: skip
+            give_up = (
+                f"take it back with `fieldtally report withdrawal --amends {found.number} --reason did-not-occur`, "
+                "since it may be in the log all the same"
+                if found.in_doubt
+                else f"give it up with `fieldtally report --discard {found.number}`"
+            )
+            _tell(f"{named}: rejected: {_problem(found)}; it is kept: correct it with --amends {found.number}, or "
+                  f"{give_up}")  # fmt: skip
         case _:
             _tell(f"{named}: on disk; {many(status.pending, 'report')} waiting, to be sent with the next one or with "
                   "`fieldtally report --flush`")  # fmt: skip

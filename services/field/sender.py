@@ -58,6 +58,7 @@ class Trouble(NamedTuple):
 
     `least_s` is how long the gateway asked to be left alone. `long`: only a person can help. `narrow`: one report
     among them may be the reason, so fewer go together next time. `too_large`: so many cannot go together at all.
+    `unsent`: there was no connection, so nothing has left the device.
     """
 
     text: str
@@ -65,6 +66,7 @@ class Trouble(NamedTuple):
     long: bool = False
     narrow: bool = False
     too_large: bool = False
+    unsent: bool = False
 
 
 class Turn(NamedTuple):
@@ -181,11 +183,13 @@ class Sender:
         return min(max((rest[1] - now).total_seconds(), 0.0), RETRY_AFTER_S_MAX)
 
     def _is_look_due(self, *, pending: bool) -> bool:
-        """Tell whether to look: before the first report of ours goes out, and about hourly."""
+        """Tell whether to look: before the first report of ours goes out, about hourly, and when the outbox asks."""
+        last = self._outbox.looked_at()
+        if last is None:
+            return True
         if self._looked_at is not None:
             return self._monotonic() - self._looked_at >= LOOK_AGAIN_S
-        last = self._outbox.looked_at()
-        return pending or last is None or not 0 <= (self._now() - last).total_seconds() < LOOK_AGAIN_S
+        return pending or not 0 <= (self._now() - last).total_seconds() < LOOK_AGAIN_S
 
     def _look(self, enrolment: Enrolment) -> Trouble | None:
         """See which numbers of ours the log has, and send again what it has lost."""
@@ -211,10 +215,12 @@ class Sender:
         self, enrolment: Enrolment, batch: Sequence[tuple[int, str, bytes]], on_settled: Callable[[int], object]
     ) -> Trouble | None:
         idents = [ident for _, ident, _ in batch]
-        self._outbox.tried(idents)
+        fresh = self._outbox.tried(idents)
         body = b"[" + b",".join(raw for _, _, raw in batch) + b"]"
         answer = self._ask(enrolment, "POST", "/v1/events", body)
         outcome = answer if isinstance(answer, Trouble) else read_receipt(answer, idents, self._now())
+        if isinstance(outcome, Trouble) and outcome.unsent:
+            self._outbox.untried(fresh)
         if not isinstance(outcome, Trouble):
             still = self._outbox.settle(outcome)
             on_settled(len(batch) - still)
@@ -269,7 +275,10 @@ class Sender:
                     bytes(received),
                 )
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-            return _no_tls(enrolment.address) if _is_about_tls(error) else unreachable
+            trouble = _no_tls(enrolment.address) if _is_about_tls(error) else unreachable
+            return trouble._replace(
+                unsent=isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            )
 
 
 def read_receipt(answer: Answer, idents: Sequence[str], now: datetime) -> tuple[Result, ...] | Trouble:

@@ -324,6 +324,22 @@ def test_a_rejected_report_can_be_discarded(report: Callable[..., Outcome], stub
     ]
 
 
+def test_a_way_out_is_advised_only_where_it_works(report: Callable[..., Outcome], stub: Stub) -> None:
+    """What may be in the log cannot be discarded: it is withdrawn."""
+    why, conflict = problem("unknown-section", 422, "koper?"), problem("conflict", 409, "other content")
+    report("--join", link(stub.url))
+    stub.answer = lambda request: receipt(Result(id=request.ids[0], status="rejected", problem=why))
+    assert "--discard 1`" in report(*APPREHENSION).out
+    assert 0 == report("--discard", "1").code
+    stub.answer = lambda request: receipt(Result(id=request.ids[0], status="conflict", problem=conflict))
+    said = report(*APPREHENSION)
+    assert (1, False) == (said.code, "--discard" in said.out)
+    assert "report withdrawal --amends 2 --reason did-not-occur`" in said.out
+    assert_refused(report("--discard", "2"), 2, "may be in the log", "withdraw it")
+    stub.answer = lambda request: receipt(recorded(request.ids[0]))
+    assert 0 == report("withdrawal", "--amends", "2", "--reason", "did-not-occur").code
+
+
 def test_a_clock_that_is_off_and_a_restored_outbox_are_told(report: Callable[..., Outcome], stub: Stub) -> None:
     stub.answer = lambda request: receipt(recorded(request.ids[0], clock_off_s=300))
     stub.stands = lambda: Reply(

@@ -253,6 +253,7 @@ def test_a_batch_that_is_too_long_is_halved_and_a_single_report_that_is_too_long
 ) -> None:
     reports = [unit.report(persons()) for _ in range(5)]
     wrong = str(reports[3].id)
+    stub.stands = lambda: standing(5, (4, 4)) if stub.sent else standing()
     stub.answer = lambda request: (
         refused("too-large", 413) if len(request.ids) > 2 or wrong in request.ids else all_recorded(request)
     )
@@ -261,7 +262,7 @@ def test_a_batch_that_is_too_long_is_halved_and_a_single_report_that_is_too_long
     assert ["delivered"] * 3 + ["rejected", "delivered"] == states(unit, *reports)
     (rejected,) = unit.rejected()
     assert rejected.problem is not None
-    assert "too-large" == rejected.problem.code
+    assert ("too-large", False) == (rejected.problem.code, rejected.in_doubt)
 
 
 @pytest.mark.parametrize("status", [400, 500])
