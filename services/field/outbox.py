@@ -377,7 +377,8 @@ class Outbox:
     def settle(self, results: Sequence[Result]) -> int:
         """Keep what became of reports; return how many of them are still pending, for a reason that passes.
 
-        If one is rejected that may be in the log all the same, the log is to be asked: no look counts as made.
+        If one is rejected that may be in the log all the same, or one is recorded that the log had lost, the log is to
+        be asked at once: no look counts as made.
         """
         clock_off_s = 0
         still = 0
@@ -460,21 +461,30 @@ class Outbox:
                     "UPDATE reports SET tried = max(tried, 1) WHERE source = ? AND number <= ?",
                     (source, highest),
                 )
-            lost = [
-                ident
-                for ident, number in db.execute(
-                    "SELECT id, number FROM reports WHERE source = ? AND state = 'delivered' AND again = 0", (source,)
-                )
-                if _missing(standing, number)
-            ]
+            lost, back = [], []
+            for ident, number, again in db.execute(
+                "SELECT id, number, again FROM reports WHERE source = ? AND state = 'delivered'", (source,)
+            ):
+                if not again and _missing(standing, number):
+                    lost.append((ident,))
+                elif again and not _missing(standing, number):
+                    back.append((ident,))
+            # Once only, until a look has found it: a number that is never counted must not have its report sent for
+            # ever.
+            db.executemany("UPDATE reports SET state = 'pending', again = 1 WHERE id = ?", lost)
+            db.executemany("UPDATE reports SET again = 0 WHERE id = ?", back)
             if lost:
+                # The log may have lost these too. Nobody can ask: a token learns of its own device only.
+                earlier = db.execute(
+                    "UPDATE reports SET state = 'pending' WHERE state = 'delivered' AND source != ? AND source GLOB ?",
+                    (source, f"{source.rpartition('/')[0]}/*"),
+                ).rowcount
                 notices.append(
                     f"The log has lost reports of {source} that it had recorded ({len(lost)}): they are sent again, "
                     "and nothing has to be entered again."
+                    + f" So is what this outbox had sent as another device of the unit ({earlier}), since the gateway "
+                    "cannot be asked for it; it counts once." * bool(earlier)
                 )
-                # Once only: a number that is never counted must not have its report sent for ever.
-                db.executemany("UPDATE reports SET state = 'pending', again = 1 WHERE id = ?",
-                               [(ident,) for ident in lost])  # fmt: skip
             doubtful = db.execute(
                 "SELECT id, number FROM reports WHERE source = ? AND tried > 1 AND state IN ('rejected', 'corrected')",
                 (source,),
@@ -746,7 +756,9 @@ def _settle(db: sqlite3.Connection, ident: str, state: State, position: str, pro
 def _is_to_be_asked(db: sqlite3.Connection, ident: str) -> bool:
     """Tell whether the log's answer would settle what a receipt has left open."""
     row = _row(db, ident)
-    return row is not None and row["state"] == "rejected" and row["tried"] > 1
+    if row is None:
+        return False
+    return bool(row["tried"] > 1 if row["state"] == "rejected" else row["state"] == "delivered" and row["again"])
 
 
 def _set_fact(db: sqlite3.Connection, name: str, value: str) -> None:
