@@ -7,11 +7,14 @@ since the log takes a report by its id; not sending is not, so in doubt it is se
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 BATCH_COUNT: Final = 50
 BATCH_BYTES: Final = 262_144
 ANSWER_BYTES_MAX: Final = 16 * REQUEST_BYTES_MAX  # a device's missing numbers may be many
-ANSWER_S_MAX: Final = 60.0
+ANSWER_S_MAX: Final = 60.0  # from the question to the last byte
 LOOK_AGAIN_S: Final = 3_600.0
 PAUSE_S_MIN: Final = 1.0
 PAUSE_S_MAX: Final = 300.0
@@ -118,6 +121,7 @@ class Sender:
         self._answer_s = answer_s
         self._enrolment: Enrolment | None = None
         self._client: httpx.Client | None = None
+        self._socket: socket.socket | None = None  # of the latest connection
         self._looked_at: float | None = None  # by us
         self._not_before = 0.0
         self._most = BATCH_COUNT  # what the way to the gateway takes
@@ -254,6 +258,9 @@ class Sender:
         unreachable = Trouble(
             f"the gateway at {enrolment.address} cannot be reached, or did not answer: the reports wait on this device"
         )
+        cut = threading.Timer(ANSWER_S_MAX, self._cut)  # the client's own limits begin anew with each byte
+        cut.daemon = True
+        cut.start()
         try:
             if self._client is None:
                 timeout = httpx.Timeout(self._answer_s, connect=self._connect_s)
@@ -261,12 +268,13 @@ class Sender:
                 self._client = httpx.Client(
                     timeout=timeout, follow_redirects=False, verify=enrolment.address.startswith("https:")
                 )
-            ends_at = self._monotonic() + ANSWER_S_MAX
             received = bytearray()
-            with self._client.stream(method, enrolment.address + path, headers=headers, content=body) as response:
+            with self._client.stream(
+                method, enrolment.address + path, headers=headers, content=body, extensions={"trace": self._trace}
+            ) as response:
                 for chunk in response.iter_bytes():
                     received += chunk
-                    if len(received) > ANSWER_BYTES_MAX or self._monotonic() > ends_at:
+                    if len(received) > ANSWER_BYTES_MAX:
                         return _NOT_THE_GATEWAY
                 return Answer(
                     response.status_code,
@@ -279,6 +287,21 @@ class Sender:
             return trouble._replace(
                 unsent=isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             )
+        finally:
+            cut.cancel()
+
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Keep the socket of a new connection: a response would give it only when its headers are whole."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._socket = info["return_value"].get_extra_info("socket")
+
+    def _cut(self) -> None:
+        """End the connection under whoever waits on it."""
+        if self._socket:
+            with suppress(OSError):
+                # Not closed, since its descriptor could be another file's before the other thread knows; and past what
+                # a TLS socket does in its own `shutdown`, which is not for two threads.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 def read_receipt(answer: Answer, idents: Sequence[str], now: datetime) -> tuple[Result, ...] | Trouble:

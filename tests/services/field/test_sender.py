@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -492,6 +494,55 @@ def joined_before(tmp_path: Path, **more: Any) -> FieldUnit:
 
 
 # what cannot be reached
+
+
+@contextmanager
+def trickling(start: bytes) -> Iterator[tuple[str, threading.Event]]:
+    """Answer with a start and then byte by byte for ever; tell of who has hung up."""
+    hung_up, over = threading.Event(), threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError), listener:
+            client, _ = listener.accept()
+            with client:
+                client.recv(65_536)
+                client.sendall(start)
+                while not over.wait(0.02):
+                    try:
+                        client.sendall(b"a")
+                    except OSError:
+                        hung_up.set()
+                        return
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve, args=(listener,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", hung_up
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"],
+                         ids=("headers", "body"))  # fmt: skip
+def test_an_answer_that_trickles_is_broken_off_wherever_it_is(
+    tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    """No single wait is long, so only a limit on the whole ends it; nobody else may send meanwhile."""
+    monkeypatch.setattr(sender, "ANSWER_S_MAX", 0.3)
+    with trickling(start) as (address, hung_up):
+        unit = joined(tmp_path / "outbox.db", address)
+        unit.report(persons())
+        flushing = threading.Thread(target=unit.flush, args=(0,), daemon=True)
+        flushing.start()
+        assert hung_up.wait(10)
+        flushing.join(10)
+        assert not flushing.is_alive()
+    assert "did not answer" in unit.status().trouble
+    FieldUnit.join(tmp_path / "outbox.db", link(stub.url))
+    assert unit.flush(0)
+    unit.close()
 
 
 def test_a_gateway_that_speaks_no_tls_is_told_from_one_that_is_away(tmp_path: Path, stub: Stub) -> None:
