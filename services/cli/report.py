@@ -443,17 +443,24 @@ def _discard(ident: str) -> int:
 
 
 def _flush() -> int:
+    sent = refused = 0  # in this flush: what was sent before may be waiting again, since the log has lost it
+
     with _unit() as unit:
-        before = unit.status()
-        with progress("sending", before.pending) as advance:
-            done = unit.flush(FLUSH_S, advance)
+        with progress("sending", unit.status().pending) as advance:
+
+            def settled(delivered: int, rejected: int) -> None:
+                nonlocal sent, refused
+                sent += delivered
+                refused += rejected
+                advance(delivered + rejected)
+
+            done = unit.flush(FLUSH_S, settled)
         status = unit.status()
-        sent = status.delivered - before.delivered
-        print(f"{many(sent, 'report')} sent, {status.rejected - before.rejected} rejected, {status.pending} waiting")
+        print(f"{many(sent, 'report')} sent, {refused} rejected, {status.pending} waiting")
         _note(status, trouble=done)
     if not done:
         raise UnreachableError(status.trouble or "somebody else is sending from this outbox; try again")
-    return 1 if status.rejected > before.rejected else 0
+    return 1 if refused else 0
 
 
 def _status(output_format: Format) -> int:

@@ -374,14 +374,15 @@ class Outbox:
         """Take back what `tried` has noted: there was no connection, so nothing has reached anybody."""
         self._count_attempt(fresh, -1)
 
-    def settle(self, results: Sequence[Result]) -> int:
-        """Keep what became of reports; return how many of them are still pending, for a reason that passes.
+    def settle(self, results: Sequence[Result]) -> tuple[int, int]:
+        """Keep what became of reports; return how many were delivered, and how many rejected.
+
+        The others are still pending, for a reason that passes.
 
         If one is rejected that may be in the log all the same, or one is recorded that the log had lost, the log is to
         be asked at once: no look counts as made.
         """
-        clock_off_s = 0
-        still = 0
+        clock_off_s = delivered = rejected = 0
         with self._transaction() as db:
             for result in results:
                 if result.clock_off_s is not UNSET:
@@ -389,14 +390,14 @@ class Outbox:
                 position = "" if result.position is UNSET else result.position
                 if result.status in ("recorded", "duplicate"):
                     _settle(db, result.id, "delivered", position, None)
+                    delivered += 1
                 elif result.problem is not UNSET and not result.problem.retryable:
                     _settle(db, result.id, "rejected", position, msgspec.json.encode(result.problem))
-                else:
-                    still += 1
+                    rejected += 1
             if any(_is_to_be_asked(db, result.id) for result in results):
                 _set_fact(db, "looked_at", "")
             _set_fact(db, "clock_off_s", str(clock_off_s))
-        return still
+        return delivered, rejected
 
     def trouble(self, text: str) -> None:
         """Keep why nothing goes out, or, empty, that it does."""

@@ -16,10 +16,11 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from schemas.events import OperationOpenedData, SectionPlan
 from schemas.http import Code, Result, problem
 from services.field import FieldUnit, sender
 from services.field.sender import Answer, Pauses, Trouble, read_retry_after, trouble_of
-from tests.http_faults import LOGIN_PAGE
+from tests.http_faults import LOGIN_PAGE, NO_FAULT, Fault, HttpFaults
 from tests.services.field.patrols import (
     NOWHERE,
     TOKEN,
@@ -34,6 +35,7 @@ from tests.services.field.patrols import (
     recorded,
     refusal,
     standing,
+    stub_gateway,
 )
 from tests.waiting import wait_for
 
@@ -287,7 +289,98 @@ def test_batches_grow_again_after_a_fault(unit: FieldUnit, stub: Stub) -> None:
     assert [50, 25, 50, 25] == list(map(len, stub.sent))
 
 
+def test_a_way_that_breaks_behind_some_bytes_gets_fewer_reports_at_a_time_until_it_does_not(
+    tmp_path: Path, stub: Stub
+) -> None:
+    arrived: list[int] = []
+
+    def record(request: Request) -> Reply:
+        reply = all_recorded(request)  # raises where it is only a part
+        arrived.append(len(request.ids))
+        return reply
+
+    stub.answer = record
+    with HttpFaults(stub.url) as way:
+        unit = joined(tmp_path / "outbox.db", way.url)
+        assert unit.flush(0)
+        way.sever()
+        way.fault = Fault(request_bytes=4_096)
+        for _ in range(30):
+            unit.report(persons())
+        assert unit.flush(10), unit.status().trouble
+        assert 30 == sum(arrived)
+        way.fault = NO_FAULT
+        way.sever()
+        for _ in range(100):
+            unit.report(persons())
+        assert unit.flush(10)
+        assert 50 == max(arrived)
+        unit.close()
+
+
+def test_a_report_that_does_not_get_through_alone_lets_the_others_pass_and_waits(tmp_path: Path, stub: Stub) -> None:
+    today = NOON.date()
+    plan = tuple(SectionPlan(f"s{number}", "x" * 200, "joint") for number in range(30))
+    with HttpFaults(stub.url) as way:
+        unit = joined(tmp_path / "outbox.db", way.url)
+        assert unit.flush(0)
+        way.sever()
+        way.fault = Fault(request_bytes=4_096)
+        long = unit.report(OperationOpenedData("Joint", today, today, plan), subject="OP")
+        others = [unit.report(persons()) for _ in range(5)]
+        wait_for(lambda: unit.flush(0) or len(unit.pending()) == 1, what="the others to pass")
+        assert ["pending"] + ["delivered"] * 5 == states(unit, long, *others)
+        for _ in range(3):  # whatever turn it is in the round
+            assert not unit.flush(0)
+            assert "did not answer" in unit.status().trouble
+        way.fault = NO_FAULT
+        wait_for(lambda: unit.flush(0), what="the long one to be sent")
+        unit.close()
+
+
+def test_one_attempt_that_breaks_is_repeated_as_it_was(tmp_path: Path, stub: Stub) -> None:
+    with HttpFaults(stub.url) as way:
+        unit = joined(tmp_path / "outbox.db", way.url)
+        assert unit.flush(0)
+        for _ in range(3):
+            for _ in range(4):
+                unit.report(persons())
+            way.sever()
+            way.fault = Fault(reply_bytes=0)
+            assert not unit.flush(0)
+            way.fault = NO_FAULT
+            assert unit.flush(0)
+        assert [4] * 6 == list(map(len, stub.sent))
+        unit.close()
+
+
+def test_where_there_is_no_connection_as_many_go_together_as_before(tmp_path: Path) -> None:
+    with stub_gateway() as stub:
+        unit = joined(tmp_path / "outbox.db", stub.url)
+        stub.stands = lambda: standing()._replace(headers={"Connection": "close"})
+        assert unit.flush(0)
+    for _ in range(40):
+        unit.report(persons())
+    for _ in range(4):
+        assert not unit.flush(0)
+    with stub_gateway(int(stub.url.rpartition(":")[2])) as stub:
+        assert unit.flush(0)
+        assert [40] == list(map(len, stub.sent))
+    unit.close()
+
+
 # pauses
+
+
+def test_pauses_begin_again_when_something_went_through_before_it_failed(tmp_path: Path, stub: Stub) -> None:
+    pauses: list[float] = []
+    unit = joined(tmp_path / "outbox.db", stub.url, pause=lambda _, seconds: pauses.append(seconds))
+    for _ in range(12):
+        unit.report(persons())
+    stub.answer = lambda request: all_recorded(request) if len(request.ids) == 3 else refused("fault", 500)
+    assert unit.flush(20)
+    assert ([12, 6, 3, 6], [0.5, 1, 0.5]) == (list(map(len, stub.sent))[:4], pauses[:3])
+    unit.close()
 
 
 def test_pauses_grow_with_jitter_up_to_a_limit_and_begin_again_after_success() -> None:
