@@ -358,21 +358,23 @@ class Outbox:
                 chosen.append((place, ident, raw))
         return chosen
 
-    def tried(self, idents: Sequence[str]) -> list[str]:
-        """Note, before they are sent, that these may reach the gateway from now on: once, or more than once.
-
-        Returns those of which this was not known before; for `untried`, should nothing have left the device.
-        """
-        some = f"id IN ({','.join('?' * len(idents))})"  # only question marks
+    def tried(self, idents: Sequence[str]) -> None:
+        """Note, before they are sent, that these may reach the gateway from now on: once, or more than once."""
+        marks = ",".join("?" * len(idents))
+        unmarked = f"id IN ({marks}) AND tried < 2"  # only names of columns and question marks
         with self._reading() as db:
-            rows = db.execute(f"SELECT id FROM reports WHERE {some} AND tried < 2", idents).fetchall()  # noqa: S608
-        fresh = [row["id"] for row in rows]
-        self._count_attempt(fresh, 1)
-        return fresh
+            if not db.execute(f"SELECT 1 FROM reports WHERE {unmarked} LIMIT 1", idents).fetchone():  # noqa: S608
+                return
+        with self._transaction() as db:
+            db.execute(f"UPDATE reports SET tried = tried + 1 WHERE {unmarked}", idents)  # noqa: S608
 
-    def untried(self, fresh: Sequence[str]) -> None:
-        """Take back what `tried` has noted: there was no connection, so nothing has reached anybody."""
-        self._count_attempt(fresh, -1)
+    def untried(self, idents: Sequence[str]) -> None:
+        """Take back what `tried` has noted: there was no connection, so nothing has reached anybody.
+
+        What may have reached the gateway before that stays noted, as once: the next attempt makes it more.
+        """
+        with self._transaction() as db:
+            db.executemany("UPDATE reports SET tried = tried - 1 WHERE id = ?", [(ident,) for ident in idents])
 
     def settle(self, results: Sequence[Result]) -> tuple[int, int]:
         """Keep what became of reports; return how many were delivered, and how many rejected.
@@ -498,11 +500,6 @@ class Outbox:
         return notices
 
     # inside
-
-    def _count_attempt(self, idents: Sequence[str], step: int) -> None:
-        if idents:
-            with self._transaction() as db:
-                db.executemany("UPDATE reports SET tried = tried + ? WHERE id = ?", [(step, each) for each in idents])
 
     def _store(
         self,

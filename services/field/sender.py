@@ -237,12 +237,12 @@ class Sender:
         self, enrolment: Enrolment, batch: Sequence[tuple[int, str, bytes]], on_settled: OnSettled
     ) -> Trouble | None:
         idents = [ident for _, ident, _ in batch]
-        fresh = self._outbox.tried(idents)
+        self._outbox.tried(idents)
         body = b"[" + b",".join(raw for _, _, raw in batch) + b"]"
         answer = self._ask(enrolment, "POST", "/v1/events", body)
         outcome = answer if isinstance(answer, Trouble) else read_receipt(answer, idents, self._now())
         if isinstance(outcome, Trouble) and outcome.unsent:
-            self._outbox.untried(fresh)
+            self._outbox.untried(idents)
         self._broken = self._broken + 1 if isinstance(outcome, Trouble) and outcome.broken else 0
         if not isinstance(outcome, Trouble):
             delivered, rejected = self._outbox.settle(outcome)
