@@ -20,7 +20,7 @@ from services.runtime.errors import UnsoundTalliesError
 from services.store.connection import Client, in_words, translated
 from services.store.contract import Stored, StoredAt
 from services.store.exchange import Command, Exchange
-from services.store.index_entry import IndexEntry, pack_position, pack_version, unpack
+from services.store.index_entry import IndexEntry, pack_amendment, pack_version, unpack
 from services.store.keys import PartitionKeys
 from services.tally.cells import cell_text, parse_cell
 from services.tally.fold import Changes, Key
@@ -188,8 +188,8 @@ class RedisTallyStore:
                 packed.append(key)
                 packed.append(pack_version(version))
             yield ("HSET", keys.index, *packed)
-        for ident, position in changes.amendments.items():
-            yield ("HSETNX", keys.amendments, ident, pack_position(position))
+        for ident, amendment in changes.amendments.items():
+            yield ("HSETNX", keys.amendments, ident, pack_amendment(amendment))
         if changes.devices:
             rows = [part for name, numbers in changes.devices.items() for part in (name, _json.encode(numbers))]
             yield ("HSET", keys.devices, *rows)
@@ -201,7 +201,7 @@ class RedisTallyStore:
             yield ("HSET", keys.parked, *rows)
         yield (
             *("XADD", self._keys.changes, "MAXLEN", "~", CHANGES_KEPT, checkpoint.position),
-            *("generation", held.generation, "cells", _json.encode(counts)),
+            *("after", held.checkpoint.position, "generation", held.generation, "cells", _json.encode(counts)),
         )
         values = (checkpoint.position, checkpoint.zone, checkpoint.entries, checkpoint.fold_version)
         counters = asdict(checkpoint.counters).values()
