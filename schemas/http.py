@@ -27,9 +27,9 @@ Status = Literal["recorded", "duplicate", "conflict", "rejected"]
 
 Code = Literal[
     "malformed", "unknown-type", "too-large", "unknown-side", "not-your-side", "not-your-unit", "not-your-report",
-    "names-an-amendment", "desk-only", "unknown-operation", "unknown-section", "outside-period", "in-the-future", "conflict",
-    "malformed-request", "not-authenticated", "not-allowed", "not-found", "method-not-allowed", "too-many-events",
-    "unsupported-media-type", "compressed", "rate-limited", "unavailable", "lagging", "fault",
+    "names-an-amendment", "desk-only", "unknown-operation", "unknown-section", "outside-period", "in-the-future",
+    "conflict", "malformed-request", "not-authenticated", "not-allowed", "not-found", "method-not-allowed",
+    "too-many-events", "unsupported-media-type", "compressed", "rate-limited", "unavailable", "lagging", "fault",
 ]  # fmt: skip
 """Why something was refused, in a word that a program can go by."""
 

@@ -212,19 +212,38 @@ class FieldUnit:
         """Return how the outbox stands, and in words what keeps it from sending."""
         return self._outbox.status()
 
+    def numbered(self, number: int) -> Report:
+        """Return the report that has a number of this device; RefusedError if there is none, or more than one."""
+        return self._outbox.numbered(number)
+
+    def history(self, count_max: int | None = None) -> list[Report]:
+        """Return the reports of every state, the latest first; no more than `count_max` of them, if it is given."""
+        return self._outbox.history(count_max)
+
+    def dismiss(self) -> int:
+        """Put away the notices of `status`, since somebody has read them; return how many there were."""
+        return self._outbox.dismiss()
+
     # sending
 
-    def flush(self, timeout_s: float = 30.0) -> bool:
+    def flush(self, timeout_s: float = 30.0, on_settled: Callable[[int], object] = lambda _: None) -> bool:
         """Send what is pending now; return whether nothing is pending any more.
 
         At least one attempt is made, whatever pause was under way, unless the gateway has asked for one. Further ones
         follow with growing pauses while they end within `timeout_s`; an answer under way is waited for beyond it. Does
         not raise for want of a network: `status().trouble` says what was in the way.
+
+        With nothing pending the gateway is asked, about once an hour, whether the log has lost anything.
+
+        Args:
+            timeout_s: for how long to try.
+            on_settled: called with the number of reports that an answer has settled.
+
         """
         ends_at = self._monotonic() + timeout_s
         pauses = Pauses(self._jitter)
         while True:
-            turn = self._sender.turn(self._closing.is_set)
+            turn = self._sender.turn(self._closing.is_set, on_settled)
             if not self._outbox.waiting():
                 return True
             pause_s = _BUSY_S if turn.busy else pauses.next(turn.trouble) if turn.trouble else 0.0
@@ -289,5 +308,5 @@ class FieldUnit:
 def _uuid(ident: UUID | str) -> UUID:
     try:
         return ident if isinstance(ident, UUID) else UUID(ident)
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise RefusedError(f"{ident!r} is no id of a report") from error

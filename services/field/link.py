@@ -11,7 +11,12 @@ from services.runtime.errors import UsageError
 
 EXAMPLE: Final = "https://HOST/#token=TOKEN&source=/SI/SI-MP-07/9f3c2a"
 
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{16,512}")  # RFC 6750, section 2.1
+_AROUND: Final = " \t\r\n<>()\"'`„“”‚‘’«»‹›.,;:!"  # what a mail or a shell leaves around a link, none of which ends one
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]*")
+
+
+TOKEN_CHARACTERS: Final = 43
+"""How long a token is: 256 bits in URL-safe Base64."""
 
 
 class Enrolment(NamedTuple):
@@ -24,8 +29,11 @@ class Enrolment(NamedTuple):
 
 def read_link(link: str) -> Enrolment:
     """Read an enrolment link; UsageError says what is wrong with it and never repeats the token."""
+    link = link.strip(_AROUND)
+    if len(link.split()) > 1:
+        raise _wrong("there is a blank or a line break in it; give it in one piece, and no text around it")
     try:
-        parts = urlsplit(link.strip())
+        parts = urlsplit(link)
         parts.port  # noqa: B018  # raises on a port that is no number
         host = parts.hostname
     except ValueError as error:
@@ -38,6 +46,11 @@ def read_link(link: str) -> Enrolment:
     token, source = (fields.get(name, []) for name in ("token", "source"))
     if len(token) != 1 or not _TOKEN.fullmatch(token[0]):
         raise _wrong("there is no token in it")
+    if len(token[0]) != TOKEN_CHARACTERS:
+        raise _wrong(
+            f"its token has {len(token[0])} characters instead of {TOKEN_CHARACTERS}, so a part of the link is missing "
+            "or too much; copy the whole link"
+        )
     if len(source) != 1:
         raise _wrong("there is no source in it")
     try:

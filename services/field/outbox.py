@@ -35,7 +35,7 @@ from schemas.events import (
     WithdrawalData,
 )
 from schemas.http import EVENT_BYTES_MAX, DeviceStanding, Problem, Result
-from schemas.vocabulary import REVISION_MAX, order, parse_source
+from schemas.vocabulary import REVISION_MAX, parse_source
 from services.field.link import Enrolment
 from services.runtime.errors import FieldtallyError, UsageError
 
@@ -56,6 +56,9 @@ State = Literal["pending", "delivered", "rejected", "corrected", "discarded"]
 person has set it aside."""
 
 _EVENT_OF: Final[dict[type, type]] = {get_type_hints(kind)["data"]: kind for kind in get_args(Event)}
+
+NUMBER_PLAUSIBLE_MAX: Final = 1_000_000_000
+"""No device makes a thousand million reports: a higher number in the log is a fault, or somebody else's."""
 
 _VERSION: Final = 1
 _BUSY_S: Final = 30.0
@@ -190,15 +193,17 @@ class Outbox:
             before = db.execute("SELECT source FROM joined").fetchone()
             unit = parse_source(enrolment.source)[:2]
             if before and parse_source(before["source"])[:2] != unit:
-                waiting = _count(db, "state IN ('pending', 'rejected')")
-                if waiting:
+                waiting, rejected = (_count(db, f"state = '{state}'") for state in ("pending", "rejected"))
+                if waiting + rejected:
                     raise RefusedError(
-                        f"{self.path} holds {waiting} undelivered reports of {before['source']}: "
-                        f"deliver or discard them, or take another outbox for {enrolment.source}"
+                        f"{self.path} holds {waiting + rejected} undelivered reports of {before['source']}: send the "
+                        f"{waiting} that wait (flush), correct or discard the {rejected} rejected; or take another "
+                        f"outbox, in another data folder, for {enrolment.source}"
                     )
             db.execute("INSERT OR REPLACE INTO joined VALUES (1, ?, ?, ?)", enrolment)
             db.execute("INSERT OR IGNORE INTO devices VALUES (?, 0)", (enrolment.source,))
-            _set_fact(db, "trouble", "")
+            for learnt in ("trouble", "looked_at", "rest"):
+                _set_fact(db, learnt, "")
 
     def joined(self) -> Enrolment:
         """Return address, token and source; NotJoinedError if there are none."""
@@ -221,10 +226,14 @@ class Outbox:
 
         Raises:
             RefusedError: it breaks a rule of its type.
+            OutboxError: the disk does not take it.
 
         """
-        with self._transaction() as db:
-            return self._store(db, data, moment, ident, subject, amends)
+        try:
+            with self._transaction() as db:
+                return self._store(db, data, moment, ident, subject, amends)
+        except OutboxError as error:
+            raise OutboxError(f"{error}; the report was not stored") from error
 
     def latest(self, ident: UUID) -> Report | None:
         """Return the latest version of a report, given the id of any of them; None if it is not of this outbox."""
@@ -239,6 +248,33 @@ class Outbox:
         if row is None:
             raise RefusedError(f"no report of this outbox has the id {ident}")
         return _report(row)
+
+    def numbered(self, number: int) -> Report:
+        """Return the report that has a number; RefusedError if there is none, or if several reports have it."""
+        with self._reading() as db:
+            rows = db.execute("SELECT * FROM reports WHERE number = ? ORDER BY place", (number,)).fetchall()
+            different = {_versions(db, row["id"])[-1]["original"] for row in rows}
+        if not rows:
+            raise RefusedError(f"no report of this outbox has the number {number}")
+        if len(different) > 1:
+            idents = " and ".join(row["id"] for row in rows)
+            raise RefusedError(
+                f"several reports of this outbox have the number {number}: say which by its id, {idents}"
+            )
+        return _report(next((row for row in rows if row["state"] == "rejected"), rows[-1]))
+
+    def history(self, count_max: int | None) -> list[Report]:
+        """Return the reports of every state, the latest first; all of them without a limit."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT * FROM reports ORDER BY place DESC LIMIT ?", (-1 if count_max is None else count_max,)
+            ).fetchall()
+        return [_report(row) for row in rows]
+
+    def dismiss(self) -> int:
+        """Put the notices away; return how many there were."""
+        with self._transaction() as db:
+            return db.execute("DELETE FROM notices").rowcount
 
     def discard(self, ident: UUID) -> Report:
         """Set a rejected report aside; it stays in the outbox, as discarded."""
@@ -290,7 +326,7 @@ class Outbox:
         try:
             lock = os.open(f"{self.path}.sending", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise OutboxError(f"{self.path}.sending: {error.strerror}") from error
+            raise OutboxError(f"{self.path}.sending cannot be used: {_of_system(error)}") from error
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -351,52 +387,72 @@ class Outbox:
 
     def trouble(self, text: str) -> None:
         """Keep why nothing goes out, or, empty, that it does."""
-        with self._reading() as db:
-            row = db.execute("SELECT value FROM facts WHERE name = 'trouble'").fetchone()
-        if (row["value"] if row else "") != text:  # a write costs the disk a turn
+        if self._fact("trouble") != text:  # a write costs the disk a turn
             with self._transaction() as db:
                 _set_fact(db, "trouble", text)
+
+    def rest(self) -> tuple[datetime, datetime] | None:
+        """Return since when and until when the gateway asked to be left alone, if it ever did."""
+        since, _, until = self._fact("rest").partition(" ")
+        return (datetime.fromisoformat(since), datetime.fromisoformat(until)) if until else None
+
+    def keep_rest(self, since: datetime, until: datetime) -> None:
+        """Keep that the gateway asked to be left alone, for other processes too."""
+        with self._transaction() as db:
+            _set_fact(db, "rest", f"{since.isoformat()} {until.isoformat()}")
+
+    def looked_at(self) -> datetime | None:
+        """Return when this outbox was last held against the log, by whichever process."""
+        text = self._fact("looked_at")
+        return datetime.fromisoformat(text) if text else None
 
     def reconcile(self, source: str, standing: DeviceStanding, at: datetime) -> list[str]:
         """Hold the outbox against what the log has of this device; return what a person should know, kept as notices.
 
         Numbers that this file never sent mean that it was restored from an old copy, or is new on a device that is not:
-        numbering goes on above them. Delivered reports that the log had counted and has no more are pending again.
+        numbering goes on above them, unless no device comes to such a number. Delivered reports that the log does not
+        have are pending again: the standing covers the log to its end, and nothing is delivered while it is asked for.
         """
         notices = []
         with self._transaction() as db:
             last = _last_number(db, source)
+            highest = _plausible_highest(standing)
+            if highest != standing.highest and _fact(db, "implausible") != str(standing.highest):
+                _set_fact(db, "implausible", str(standing.highest))
+                notices.append(
+                    f"The gateway holds a report of {source} with number {standing.highest}, which no device comes to: "
+                    "a fault, or another device of the unit, made it. Nothing is lost, and numbering stays as it is; "
+                    "tell those who run the gateway."
+                )
             used = [
                 number
                 for (number,) in db.execute(
                     "SELECT number FROM reports WHERE source = ? AND number <= ? AND tried = 0 AND state = 'pending'",
-                    (source, standing.highest),
+                    (source, highest),
                 )
                 if not _missing(standing, number)
             ]
-            if standing.highest > last or used:
+            if highest > last or used:
                 how = "is new on this device" if last == 0 else "was restored from an old copy"
                 known = f"knows of {last}" if not used else f"never sent number {used[0]}"
                 notices.append(
-                    f"This outbox {how}: the gateway has reports of {source} up to number {standing.highest}, the "
-                    f"outbox {known}. What is pending is sent (again), new reports are numbered from "
-                    f"{max(last, standing.highest) + 1}; reports that only a lost copy held must be entered again."
+                    f"This outbox {how}: the gateway has reports of {source} up to number {highest}, the outbox "
+                    f"{known}. What the gateway has counts and stays; what is pending is sent (again) and counts once; "
+                    f"new reports are numbered from {max(last, highest) + 1}. Enter nothing again, unless you know "
+                    "that the log has not got it: only a report that another copy of this outbox held and had not sent."
                 )
-                db.execute("UPDATE devices SET last_number = max(last_number, ?) WHERE source = ?",
-                           (standing.highest, source))  # fmt: skip
+                db.execute("UPDATE devices SET last_number = ? WHERE source = ?", (max(last, highest), source))
                 # The lost copy may have sent it, by the same id; and it is no second sign of a restored copy.
                 db.execute(
                     "UPDATE reports SET tried = max(tried, 1) WHERE source = ? AND number <= ?",
-                    (source, standing.highest),
+                    (source, highest),
                 )
-            gaps = standing.missing or standing.highest < last
             lost = [
                 ident
-                for ident, number, position in db.execute(
-                    "SELECT id, number, position FROM reports WHERE source = ? AND state = 'delivered' AND again = 0",
-                    (source,),
+                for ident, number in db.execute(
+                    "SELECT id, number FROM reports WHERE source = ? AND state = 'delivered' AND again = 0", (source,)
                 )
-                if gaps and _missing(standing, number) and order(position) <= order(standing.position)
+                if _missing(standing, number)
             ]
             if lost:
                 notices.append(
@@ -407,6 +463,7 @@ class Outbox:
                                [(ident,) for ident in lost])  # fmt: skip
             db.executemany("INSERT INTO notices (at, text) VALUES (?, ?)",
                            [(at.isoformat(), text) for text in notices])  # fmt: skip
+            _set_fact(db, "looked_at", at.isoformat())
         return notices
 
     # inside
@@ -421,7 +478,9 @@ class Outbox:
         amends: UUID | None,
     ) -> Report:
         source = self.joined().source
+        kind, name = _kind(data)
         versions = _versions(db, str(amends)) if amends else []
+        _refuse_another_kind(name, versions)
         original, revision, number = str(ident), 0, 0
         rejected = [version for version in versions if version["state"] == "rejected"]
         if amends and (not versions or _may_be_in_log(versions)):
@@ -439,16 +498,16 @@ class Outbox:
             if not number and version["source"] == source and not _in_doubt(version):
                 number = version["number"]
         if not number:
-            db.execute("UPDATE devices SET last_number = last_number + 1 WHERE source = ?", (source,))
-            number = _last_number(db, source)
-        raw, kind = _canonical(
-            data, source=source, ident=ident, number=number, moment=moment, subject=subject or "",
+            number = _last_number(db, source) + 1
+            db.execute("UPDATE devices SET last_number = ? WHERE source = ?", (number, source))
+        raw = _canonical(
+            kind, name, data, source=source, ident=ident, number=number, moment=moment, subject=subject or "",
             amends=UUID(original) if revision else None, revision=revision,
         )  # fmt: skip
         db.execute(
             "INSERT INTO reports (id, source, number, kind, original, revision, event, state)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending')",
-            (str(ident), source, number, kind, original, revision, raw),
+            (str(ident), source, number, name, original, revision, raw),
         )
         db.executemany(
             "UPDATE reports SET state = 'corrected', corrected_by = ? WHERE id = ?",
@@ -482,6 +541,10 @@ class Outbox:
                     self._db.execute("ROLLBACK")
                 raise
 
+    def _fact(self, name: str) -> str:
+        with self._reading() as db:
+            return _fact(db, name)
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._guard, _words(self.path):
@@ -499,7 +562,11 @@ def _make(path: Path) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise OutboxError(f"no outbox can be made at {path}: {error.strerror}") from error
+        raise OutboxError(f"no outbox can be made at {path}: {_of_system(error)}") from error
+
+
+def _of_system(error: OSError) -> str:
+    return f"{error.strerror}; see to its disk and to the rights of its folder, or name another folder"
 
 
 @contextmanager
@@ -507,10 +574,44 @@ def _words(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise OutboxError(f"the outbox {path} cannot be used ({error}); nothing new was stored") from error
+        why = _WHY.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, str(error))  # the rest of the code is details
+        raise OutboxError(f"the outbox {path} cannot be used: {why}") from error
+
+
+_MAY_NOT_WRITE: Final = "this user may not write it, or make files beside it: set the rights of the file and its folder"
+_WHY: Final = {
+    sqlite3.SQLITE_FULL: "its disk is full: make room, and try again",
+    sqlite3.SQLITE_READONLY: _MAY_NOT_WRITE,
+    sqlite3.SQLITE_CANTOPEN: _MAY_NOT_WRITE,
+    sqlite3.SQLITE_PERM: _MAY_NOT_WRITE,
+    sqlite3.SQLITE_BUSY: "another program keeps it to itself: end that, and try again",
+    sqlite3.SQLITE_IOERR: "its disk cannot be read or written: look after the disk, and try again",
+    sqlite3.SQLITE_NOTADB: "it is no outbox: name another file",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: set the file aside for those who can repair it, and join again",
+}
+
+
+def _kind(data: Data) -> tuple[Any, str]:
+    """Return the event of which this is the data, and the short name of its type."""
+    kind: Any = _EVENT_OF.get(type(data))
+    if kind is None:
+        raise RefusedError(f"{type(data).__name__} is nothing that can be reported: take one of schemas.events")
+    return kind, str(kind.__struct_config__.tag).removeprefix(TYPE_PREFIX).removesuffix(".v1")
+
+
+def _refuse_another_kind(name: str, versions: Sequence[sqlite3.Row]) -> None:
+    """A report stays what it is; what was reported as the wrong kind is taken back, and reported anew."""
+    before = next((version["kind"] for version in versions if version["kind"] != "withdrawal"), name)
+    if name not in (before, "withdrawal"):
+        raise RefusedError(
+            f"report {versions[0]['id']} is of kind {before}, so it is amended by another {before} or a withdrawal, "
+            f"not by {name}: withdraw it (discard it, if it was rejected), and make a new report"
+        )
 
 
 def _canonical(
+    kind: Any,
+    name: str,
     data: Data,
     *,
     source: str,
@@ -520,12 +621,14 @@ def _canonical(
     subject: str,
     amends: UUID | None,
     revision: int,
-) -> tuple[bytes, str]:
-    """Return the bytes of an event and the short name of its type; whatever the codec would refuse is refused here."""
-    kind: Any = _EVENT_OF.get(type(data))
-    if kind is None:
-        raise RefusedError(f"{type(data).__name__} is nothing that can be reported: take one of schemas.events")
-    name = str(kind.__struct_config__.tag).removeprefix(TYPE_PREFIX).removesuffix(".v1")
+) -> bytes:
+    """Return the bytes of an event; whatever the codec would refuse is refused here."""
+    for field, value, wanted, words in (
+        ("time", moment, datetime, "a datetime with an offset"),
+        ("subject", subject, str, "a text, empty for none"),
+    ):
+        if not isinstance(value, wanted):
+            raise RefusedError(f"this {name} was not stored: {field}: {words}, no {type(value).__name__}", f"$.{field}")
     try:
         # Constructing a struct checks no types; what is written and read again has been held to every rule.
         event = kind(
@@ -545,11 +648,15 @@ def _canonical(
         place = error.pointer.removeprefix("$").removeprefix(".")
         text = f"this {name} was not stored: {place + ': ' if place else ''}{error.rule}"
         raise RefusedError(text, error.pointer) from error
-    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
+    except (TypeError, AttributeError) as error:  # their texts are about Python, not about the report
+        raise RefusedError(
+            f"this {name} was not stored: a value in it is of the wrong type; schemas.events says what each field takes"
+        ) from error
+    except (ValueError, OverflowError, msgspec.MsgspecError) as error:
         raise RefusedError(f"this {name} was not stored: {error}") from error
     if len(raw) > EVENT_BYTES_MAX:
         raise RefusedError(f"this {name} was not stored: longer than {EVENT_BYTES_MAX:,} bytes")
-    return raw, name
+    return raw
 
 
 def _may_be_in_log(versions: Sequence[sqlite3.Row]) -> bool:
@@ -613,14 +720,33 @@ def _set_fact(db: sqlite3.Connection, name: str, value: str) -> None:
     db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
+def _fact(db: sqlite3.Connection, name: str) -> str:
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return str(row["value"]) if row else ""
+
+
 def _last_number(db: sqlite3.Connection, source: str) -> int:
     row = db.execute("SELECT last_number FROM devices WHERE source = ?", (source,)).fetchone()
-    return int(row["last_number"]) if row else 0
+    last = int(row["last_number"]) if row else 0
+    if last > NUMBER_PLAUSIBLE_MAX:  # followed once, when any number was; a report must not fail for it
+        (last,) = db.execute(
+            "SELECT ifnull(max(number), 0) FROM reports WHERE source = ? AND number < ?", (source, NUMBER_PLAUSIBLE_MAX)
+        ).fetchone()
+    return last
 
 
 def _count(db: sqlite3.Connection, condition: str) -> int:
     (number,) = db.execute(f"SELECT count(*) FROM reports WHERE {condition}").fetchone()  # noqa: S608  # ours
     return int(number)
+
+
+def _plausible_highest(standing: DeviceStanding) -> int:
+    """Return the highest number in the log that the device may have come to."""
+    highest = standing.highest
+    for first, _ in sorted(standing.missing, reverse=True):
+        if highest > NUMBER_PLAUSIBLE_MAX:
+            highest = first - 1
+    return highest if highest <= NUMBER_PLAUSIBLE_MAX else 0
 
 
 def _missing(standing: DeviceStanding, number: int) -> bool:

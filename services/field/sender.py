@@ -7,8 +7,9 @@ since the log takes a report by its id; not sending is not, so in doubt it is se
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -115,7 +116,7 @@ class Sender:
         self._answer_s = answer_s
         self._enrolment: Enrolment | None = None
         self._client: httpx.Client | None = None
-        self._looked_at: float | None = None
+        self._looked_at: float | None = None  # by us
         self._not_before = 0.0
         self._most = BATCH_COUNT  # what the way to the gateway takes
         self._limit = BATCH_COUNT  # what we try now
@@ -127,30 +128,44 @@ class Sender:
             self._client.close()
             self._client = None
 
-    def turn(self, stopped: Callable[[], bool]) -> Turn:
-        """Send until nothing is pending, or something stands in the way, or `stopped` says so."""
+    def turn(self, stopped: Callable[[], bool], on_settled: Callable[[int], object] = lambda _: None) -> Turn:
+        """Send until nothing is pending, or something stands in the way, or `stopped` says so.
+
+        `on_settled` is told how many reports an answer has settled. About once an hour the outbox is held against the
+        log, whatever is pending.
+        """
         with self._outbox.sending() as ours:
             if not ours:
                 return Turn(busy=True)
-            trouble = self._turn(stopped)
+            trouble = self._turn(stopped, on_settled)
             if trouble:
-                self._not_before = self._monotonic() + trouble.least_s
+                moment = self._monotonic()
+                if trouble.least_s and self._not_before <= moment:
+                    since = self._now()
+                    self._outbox.keep_rest(since, since + timedelta(seconds=trouble.least_s))
+                self._not_before = moment + trouble.least_s
                 self._outbox.trouble(trouble.text)
             return Turn(trouble)
 
-    def _turn(self, stopped: Callable[[], bool]) -> Trouble | None:
+    def _turn(self, stopped: Callable[[], bool], on_settled: Callable[[int], object]) -> Trouble | None:
         enrolment = self._outbox.joined()
         if enrolment != self._enrolment:
             self.close()
-            self._enrolment, self._looked_at, self._not_before = enrolment, None, 0.0
-        while not stopped() and self._outbox.batch(self._after, 1, 1):
+            self._enrolment, self._looked_at = enrolment, None
+            self._not_before = self._monotonic() + self._rest_s()
+        while not stopped():
+            pending = bool(self._outbox.batch(self._after, 1, 1))
+            due = self._is_look_due(pending=pending)
+            if not (pending or due):
+                break
             left = self._not_before - self._monotonic()
             if left > 0:
                 return Trouble("the gateway asked to be left alone for a while; the reports wait on this device", left)
-            if trouble := self._look(enrolment):
+            if due and (trouble := self._look(enrolment)):
                 return trouble
             # What was noticed may have made more pending.
-            if trouble := self._send(enrolment, self._outbox.batch(self._after, self._limit, BATCH_BYTES)):
+            batch = self._outbox.batch(self._after, self._limit, BATCH_BYTES)
+            if batch and (trouble := self._send(enrolment, batch, on_settled)):
                 return trouble
             self._outbox.trouble("")
         if self._after and not stopped():
@@ -158,10 +173,22 @@ class Sender:
             return _fault("one or more reports")
         return None
 
+    def _rest_s(self) -> float:
+        """Return how much longer the gateway wants to be left alone, as another process may have been told."""
+        rest, now = self._outbox.rest(), self._now()
+        if rest is None or now < rest[0]:  # a clock that was set back ends it
+            return 0.0
+        return min(max((rest[1] - now).total_seconds(), 0.0), RETRY_AFTER_S_MAX)
+
+    def _is_look_due(self, *, pending: bool) -> bool:
+        """Tell whether to look: before the first report of ours goes out, and about hourly."""
+        if self._looked_at is not None:
+            return self._monotonic() - self._looked_at >= LOOK_AGAIN_S
+        last = self._outbox.looked_at()
+        return pending or last is None or not 0 <= (self._now() - last).total_seconds() < LOOK_AGAIN_S
+
     def _look(self, enrolment: Enrolment) -> Trouble | None:
-        """See once in a while which numbers of ours the log has; nothing goes out before."""
-        if self._looked_at is not None and self._monotonic() - self._looked_at < LOOK_AGAIN_S:
-            return None
+        """See which numbers of ours the log has, and send again what it has lost."""
         answer = self._ask(enrolment, "GET", "/v1/devices/me")
         if isinstance(answer, Trouble):
             return answer
@@ -180,7 +207,9 @@ class Sender:
         self._looked_at = self._monotonic()
         return None
 
-    def _send(self, enrolment: Enrolment, batch: Sequence[tuple[int, str, bytes]]) -> Trouble | None:
+    def _send(
+        self, enrolment: Enrolment, batch: Sequence[tuple[int, str, bytes]], on_settled: Callable[[int], object]
+    ) -> Trouble | None:
         idents = [ident for _, ident, _ in batch]
         self._outbox.tried(idents)
         body = b"[" + b",".join(raw for _, _, raw in batch) + b"]"
@@ -188,6 +217,7 @@ class Sender:
         outcome = answer if isinstance(answer, Trouble) else read_receipt(answer, idents, self._now())
         if not isinstance(outcome, Trouble):
             still = self._outbox.settle(outcome)
+            on_settled(len(batch) - still)
             self._limit = min(self._limit * 2, self._most)
             if still:
                 return Trouble(f"the gateway could not record {still} of the reports for the moment: they wait")
@@ -238,8 +268,8 @@ class Sender:
                     response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
                     bytes(received),
                 )
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError):
-            return unreachable
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+            return _no_tls(enrolment.address) if _is_about_tls(error) else unreachable
 
 
 def read_receipt(answer: Answer, idents: Sequence[str], now: datetime) -> tuple[Result, ...] | Trouble:
@@ -302,6 +332,19 @@ def read_retry_after(text: str, now: datetime) -> float:
 _NOT_THE_GATEWAY: Final = Trouble(
     "what answers is not the gateway, a network's login page perhaps: log in to the network; the reports wait"
 )
+
+
+def _no_tls(address: str) -> Trouble:
+    return Trouble(
+        f"the gateway at {address} cannot be spoken to by https: it speaks plain http, perhaps, or its certificate is "
+        "not trusted here; ask for the right link, and join again; the reports wait on this device"
+    )
+
+
+def _is_about_tls(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _fault(what: str) -> Trouble:

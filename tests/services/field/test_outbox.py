@@ -25,6 +25,8 @@ from schemas.events import (
 )
 from schemas.http import Code, Result, problem
 from services.field import FieldUnit, NotJoinedError, OutboxError, RefusedError
+from services.field.link import TOKEN_CHARACTERS
+from services.runtime.entropy import new_token
 from services.runtime.errors import UsageError
 from tests import given
 from tests.services.field.patrols import (
@@ -41,6 +43,9 @@ from tests.services.field.patrols import (
 )
 
 MORNING = datetime(2024, 3, 14, 3, 12, 9, tzinfo=UTC)
+
+
+NIGHT = NilReportData("koper", MORNING - timedelta(hours=3), MORNING)
 
 
 @pytest.fixture
@@ -93,7 +98,11 @@ def test_without_joining_there_is_nothing_to_report_with(outbox: Path) -> None:
         ("http://host:port/#x", "cannot be read"),
         ("http://user:word@host/#token=" + "t" * 43, "a user"),
         ("http://host/", "no token"),
-        ("http://host/#token=short&source=/SI/U/D", "no token"),
+        ("http://host/#token=tttttttt&source=/SI/U/D", "8 characters instead of 43"),
+        ("http://host/#token=" + "t" * 44 + "&source=/SI/U/D", "44 characters instead of 43"),
+        ("http://host/#token=" + "t" * 42 + "%&source=/SI/U/D", "no token"),
+        ("http://host/#token=" + "t" * 30 + "\n" + "t" * 13 + "&source=/SI/U/D", "line break"),
+        ("Your link: http://host/#token=" + "t" * 43 + "&source=/SI/U/D", "no text around it"),
         ("http://host/#token=" + "t" * 43, "no source"),
         ("http://host/#token=" + "t" * 43 + "&source=/si/u/d", "two capital letters"),
     ],
@@ -103,6 +112,18 @@ def test_what_is_no_link_is_refused_in_words_that_hold_no_token(outbox: Path, wr
         FieldUnit.join(outbox, wrong)
     assert "ttttt" not in str(caught.value)
     assert not outbox.exists()
+
+
+def test_a_link_holds_a_token_as_long_as_those_that_are_made() -> None:
+    assert len(new_token()) == TOKEN_CHARACTERS
+
+
+@pytest.mark.parametrize("around", ["  {}\n", "<{}>", "<{}>.", '"{}"', "'{}',", "„{}“", "({}).", "{};"])
+def test_a_link_is_taken_out_of_what_a_mail_leaves_around_it(outbox: Path, around: str) -> None:
+    FieldUnit.join(outbox, around.format(link()))
+    unit = FieldUnit(outbox)
+    assert (SOURCE, NOWHERE) == (unit.status().source, unit.status().address)
+    unit.close()
 
 
 def test_only_its_owner_can_read_an_outbox(outbox: Path, unit: FieldUnit) -> None:
@@ -122,7 +143,7 @@ def test_the_disk_has_a_report_before_anybody_hears_so(unit: FieldUnit) -> None:
 def test_another_unit_cannot_take_over_an_outbox_with_reports_in_it(outbox: Path, unit: FieldUnit) -> None:
     other = link(source="/SI/SI-MP-08/aaaaaa")
     unit.report(persons())
-    with pytest.raises(RefusedError, match="1 undelivered reports of /SI/SI-MP-07/9f3c2a"):
+    with pytest.raises(RefusedError, match=r"1 undelivered reports of /SI/SI-MP-07/9f3c2a: send the 1 that wait"):
         FieldUnit.join(outbox, other)
     FieldUnit.join(outbox, link(source="/SI/SI-MP-07/bbbbbb"))  # the same unit's next device may
     assert 1 == unit.report(persons()).number
@@ -189,6 +210,12 @@ def test_the_time_of_a_report_is_now_unless_it_is_said(outbox: Path) -> None:
         (OperationClosedData(date(2024, 3, 15)), {}, "$", "must name the operation"),
         (ApprehensionData("koper", ({"citizenship": "SYR", "count": 1, "x": 1},)), {}, "$.data.persons[0]", "unknown"),
         ({"section": "koper"}, {}, "$", "nothing that can be reported"),
+        ("x", {}, "$", "str is nothing that can be reported"),
+        (None, {}, "$", "NoneType is nothing that can be reported"),
+        (persons(), {"time": "2024-03-14T03:12:09Z"}, "$.time", "a datetime with an offset, no str"),
+        (persons(), {"time": date(2024, 3, 14)}, "$.time", "a datetime with an offset, no date"),
+        (persons(), {"subject": 5}, "$.subject", "a text, empty for none, no int"),
+        (ApprehensionData("koper", (object(),)), {}, "$", "of the wrong type"),
     ],
 )
 def test_what_breaks_a_rule_is_refused_before_it_is_stored(
@@ -223,6 +250,37 @@ def test_a_disk_that_takes_no_more_is_said_and_nothing_is_half_stored(unit: Fiel
     assert list(range(1, stored + 2)) == [*numbers, unit.report(persons()).number]
 
 
+def test_a_reason_of_sqlites_is_said_with_the_file_and_the_next_step(outbox: Path, unit: FieldUnit) -> None:
+    unit._outbox._db.execute("PRAGMA query_only = 1")  # what a file looks like that this user may not write
+    with pytest.raises(OutboxError, match=r"outbox\.db cannot be used: this user may not write .* was not stored"):
+        unit.report(persons())
+    unit.close()
+    outbox.unlink()
+    outbox.mkdir()
+    with pytest.raises(OutboxError, match="set the rights of the file and its folder"):
+        FieldUnit(outbox)
+
+
+# finding
+
+
+def test_a_report_is_found_by_its_number_and_by_how_late_it_is(unit: FieldUnit) -> None:
+    reports = [unit.report(persons(SYR=count)) for count in (1, 2, 3)]
+    assert reports[1] == unit.numbered(2)
+    assert reports[::-1] == unit.history()
+    assert [reports[2]] == unit.history(1)
+    with pytest.raises(RefusedError, match="no report of this outbox has the number 4"):
+        unit.numbered(4)
+
+
+def test_a_number_that_two_devices_have_used_is_not_guessed(outbox: Path, unit: FieldUnit) -> None:
+    first = unit.report(persons())
+    FieldUnit.join(outbox, link(source="/SI/SI-MP-07/bbbbbb"))
+    second = unit.report(persons())
+    with pytest.raises(RefusedError, match=f"say which by its id, {first.id} and {second.id}"):
+        unit.numbered(1)
+
+
 # amending
 
 
@@ -248,6 +306,24 @@ def test_a_report_of_another_outbox_is_amended_with_everything_said(unit: FieldU
     first = unit.amend(other, persons(), subject="", time=MORNING)
     assert (other, 1) == (first.event.amends, first.event.revision)
     assert (other, 2) == ((second := unit.amend(first.id, persons())).event.amends, second.event.revision)
+
+
+@pytest.mark.parametrize("kind", [lambda: CustodyData("K-1", (CitizenshipCount("UKR", 1),)), lambda: NIGHT])
+def test_a_report_is_amended_by_one_of_its_kind_or_withdrawn(unit: FieldUnit, kind: object) -> None:
+    original = unit.report(persons())
+    amended = unit.amend(original.id, persons(SYR=2))
+    withdrawn = unit.withdraw(original.id, "did-not-occur")
+    for ident in (original.id, amended.id, withdrawn.id):
+        with pytest.raises(RefusedError, match="is of kind apprehension, so it is amended by another apprehension or"):
+            unit.amend(ident, kind())
+    assert 3 == len(unit.pending())
+    assert 3 == unit.amend(withdrawn.id, persons(SYR=3)).revision
+
+
+@pytest.mark.parametrize("wrong", [5, None, object()])
+def test_what_is_not_even_a_text_is_no_id(unit: FieldUnit, wrong: object) -> None:
+    with pytest.raises(RefusedError, match="is no id of a report"):
+        unit.amend(wrong, persons())
 
 
 @pytest.mark.parametrize("act", [lambda unit, ident: unit.amend(ident, persons()), FieldUnit.discard, FieldUnit.find])
@@ -293,7 +369,9 @@ def test_an_amendment_of_a_corrected_report_amends_its_correction(online: FieldU
     wrong = online.report(persons("kopr"))
     stub.answer = rejecting(wrong.id)
     online.flush()
+    assert wrong.id == online.numbered(1).id
     right = online.amend(wrong.id, persons("koper"))
+    assert right == online.numbered(1)
     again = online.amend(wrong.id, persons("koper", SYR=2))
     assert (right.id, 1) == (again.amends, again.revision)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from schemas.vocabulary import Position
+from schemas.vocabulary import REPORTNO_MAX, Position
 from services.field import FieldUnit
 from services.runtime.settings import Settings
 from tests import projectors
@@ -66,6 +66,7 @@ def test_an_old_copy_of_an_outbox_carries_on_and_loses_and_doubles_nothing(
     assert [notice.text] == told
     assert "restored from an old copy" in notice.text
     assert "up to number 6" in notice.text
+    assert "Enter nothing again, unless you know that the log has not got it" in notice.text
     assert ["conflict"] == [report.problem.code for report in unit.rejected() if report.problem]
     assert 2 == unit.amend(mine.id, persons(AFG=4)).revision
     assert 8 == unit.report(persons(PAK=1)).number
@@ -150,19 +151,92 @@ def test_reports_that_the_log_has_lost_are_sent_again(tmp_path: Path, stub: Stub
     assert unit.flush(0)
     unit.close()
 
-    # The log goes on at 3, without the second and the third; it does not reach the fourth yet.
+    # The log ends at 3, without the last three: it was set back, so its position is lower than what was told before.
     stub.stands = lambda: standing(1, position="1700000000003-0")
     unit = FieldUnit(tmp_path / "outbox.db")
     new = str(unit.report(persons()).id)
     assert unit.flush(0)
-    assert [reports, [*reports[1:3], new]] == stub.sent
-    assert "lost 2 reports" in unit.status().notices[0].text
+    assert [reports, [*reports[1:], new]] == stub.sent
+    assert "lost 3 reports" in unit.status().notices[0].text
     unit.close()
 
     unit = FieldUnit(tmp_path / "outbox.db")
     unit.report(persons())
     assert unit.flush(0)
-    assert [4, 3, 1] == list(map(len, stub.sent))  # once is enough
+    # Once is enough; the one that was new then is missing now.
+    assert [4, 4, [new]] == [*map(len, stub.sent[:2]), stub.sent[2][:1]]
+    assert {new} == set(stub.sent[2]) - {str(unit.numbered(6).id)}
+    unit.close()
+
+
+def test_what_the_log_has_lost_is_sent_again_though_nothing_new_is_reported(
+    tmp_path: Path, gateway: str, token: str, client: redis.Redis, prefix: str
+) -> None:
+    clock = [0.0]
+    unit = joined(tmp_path / "outbox.db", gateway, token, monotonic=lambda: clock[0])
+    for _ in range(3):
+        unit.report(persons())
+    assert unit.flush(0)
+    log = projectors.log_of(client, prefix, "SI")
+    lost = [fields[b"event"] for _, fields in log[1:]]
+    set_back = f"{{{prefix}:SI}}:log"
+    client.delete(set_back)
+    client.xadd(set_back, log[0][1], id=log[0][0])  # as by an older copy of the server's file
+    clock[0] = 3_601.0
+    assert unit.flush(0)
+    assert lost == [fields[b"event"] for _, fields in projectors.log_of(client, prefix, "SI")[1:]]
+    assert ["The log has lost 2 reports"] == [notice.text[:26] for notice in unit.status().notices]
+    unit.close()
+
+
+# numbers that no device comes to
+
+
+@pytest.mark.parametrize(
+    ("highest", "missing", "next_number"),
+    [
+        (10**12, ((3, 10**12 - 1),), 3),
+        (10**12, ((1, 10**12 - 1),), 3),
+        (10**12, ((8, 10**12 - 1),), 8),
+        (10**12, ((2, 2), (8, 10**11), (10**11 + 2, 10**12 - 1)), 8),
+        (10**9 - 1, ((3, 10**9 - 2),), 10**9),
+    ],
+)
+def test_no_number_in_the_log_stops_a_report_and_an_implausible_one_is_not_followed(
+    tmp_path: Path, stub: Stub, highest: int, missing: tuple[tuple[int, int], ...], next_number: int
+) -> None:
+    clock = [0.0]
+    unit = joined(tmp_path / "outbox.db", stub.url, monotonic=lambda: clock[0])
+    for _ in range(2):
+        unit.report(persons())
+    assert unit.flush(0)
+    stub.stands = lambda: standing(highest, *missing)
+    for number in (next_number, next_number + 1):
+        clock[0] += 3_601.0
+        assert unit.flush(0)
+        assert number == unit.report(persons()).number
+        noticed = [notice.text for notice in unit.status().notices if "which no device comes to" in notice.text]
+        assert (highest > 10**9) == len(noticed)  # said once
+    unit.close()
+
+
+def test_an_outbox_that_has_followed_an_implausible_number_goes_on_above_its_own(tmp_path: Path) -> None:
+    unit = joined(tmp_path / "outbox.db")
+    for _ in range(2):
+        unit.report(persons())
+    unit._outbox._db.execute("UPDATE devices SET last_number = ?", (REPORTNO_MAX,))
+    assert 2 == unit.status().last_number
+    assert [3, 4] == [unit.report(persons()).number for _ in range(2)]
+    unit.close()
+
+
+def test_notices_stay_until_they_are_put_away(tmp_path: Path, stub: Stub) -> None:
+    unit = joined(tmp_path / "outbox.db", stub.url)
+    stub.stands = lambda: standing(5)
+    assert unit.flush(0)
+    assert 1 == len(unit.status().notices)
+    assert 1 == unit.dismiss()
+    assert ((), 0) == (unit.status().notices, unit.dismiss())
     unit.close()
 
 

@@ -212,7 +212,7 @@ def test_joining_again_delivers_what_an_old_token_could_not(unit: FieldUnit, stu
         if request.headers["authorization"] == f"Bearer {TOKEN}"
         else refused("not-authenticated", 401)
     )
-    FieldUnit.join(tmp_path / "outbox.db", link(stub.url, "old" + TOKEN))
+    FieldUnit.join(tmp_path / "outbox.db", link(stub.url, "o" * len(TOKEN)))
     assert not unit.flush(0)
     FieldUnit.join(tmp_path / "outbox.db", link(stub.url))
     assert "" == unit.status().trouble
@@ -403,3 +403,99 @@ def test_the_sender_survives_a_fault(tmp_path: Path, stub: Stub) -> None:
         unit.report(persons())
         wait_for(lambda: not unit.pending(), what="delivery")
     assert 1 == len(told)
+
+
+# looking for what the log has lost
+
+
+def looks(stub: Stub) -> int:
+    return sum(request.method == "GET" for request in stub.asked)
+
+
+def test_the_log_is_looked_at_once_an_hour_whatever_is_pending(tmp_path: Path, stub: Stub) -> None:
+    clock = [0.0]
+    with_clock = {"now": lambda: NOON + timedelta(seconds=clock[0]), "monotonic": lambda: clock[0]}
+    unit = joined(tmp_path / "outbox.db", stub.url, **with_clock)
+    for at, expected in ((0, 1), (1, 1), (3_599, 1), (3_601, 2), (3_700, 2), (7_300, 3)):
+        clock[0] = at
+        assert unit.flush(0)
+        assert expected == looks(stub), at
+    unit.close()
+
+    unit = FieldUnit(tmp_path / "outbox.db", **with_clock)
+    assert unit.flush(0)
+    assert 3 == looks(stub)  # another process has looked a moment ago
+    unit.report(persons())
+    assert unit.flush(0)
+    assert 4 == looks(stub)  # an old copy of an outbox must learn so before it sends
+    unit.close()
+
+
+def test_a_sender_in_the_background_looks_with_nothing_pending(tmp_path: Path, stub: Stub) -> None:
+    with joined(tmp_path / "outbox.db", stub.url, pause=lambda wake, _: wake.wait(0.01)):
+        wait_for(lambda: looks(stub), what="a look")
+
+
+def test_a_look_that_fails_is_no_trouble_once_the_next_one_succeeds(unit: FieldUnit, stub: Stub) -> None:
+    stub.stands = lambda: Reply(200, b"<html>")
+    assert unit.flush(0)  # nothing is pending
+    assert "login page" in unit.status().trouble
+    stub.stands = standing
+    assert unit.flush(0)
+    assert "" == unit.status().trouble
+
+
+# what outlives a process
+
+
+def test_a_pause_that_the_gateway_asked_for_binds_the_next_process_too(tmp_path: Path, stub: Stub) -> None:
+    now = [NOON]
+    stub.answer = lambda _: refused("rate-limited", 429, Retry_After="100")
+
+    def flushed() -> bool:
+        unit = joined_before(tmp_path, now=lambda: now[0])
+        done = unit.flush(0)
+        unit.close()
+        return done
+
+    joined(tmp_path / "outbox.db", stub.url).close()
+    unit = joined_before(tmp_path)
+    unit.report(persons())
+    unit.close()
+    assert not flushed()
+    stub.answer = all_recorded
+    for later_s, sent in ((99, 1), (-3_600, 2)):
+        now[0] = NOON + timedelta(seconds=later_s)
+        assert (later_s < 0) == flushed()  # a clock that was set back ends it
+        assert sent == len(stub.sent)
+
+
+def test_a_pause_that_is_over_binds_nobody_and_joining_again_ends_one(tmp_path: Path, stub: Stub) -> None:
+    stub.answer = lambda _: refused("rate-limited", 429, Retry_After="100")
+    unit = joined(tmp_path / "outbox.db", stub.url, now=lambda: NOON)
+    unit.report(persons())
+    assert not unit.flush(0)
+    unit.close()
+    unit = joined_before(tmp_path, now=lambda: NOON + timedelta(seconds=101))
+    assert not unit.flush(0)
+    assert 2 == len(stub.sent)
+    stub.answer = all_recorded
+    unit.close()
+    unit = joined(tmp_path / "outbox.db", stub.url, now=lambda: NOON + timedelta(seconds=102))
+    assert unit.flush(0)
+    unit.close()
+
+
+def joined_before(tmp_path: Path, **more: Any) -> FieldUnit:
+    return FieldUnit(tmp_path / "outbox.db", **{"pause": lambda *_: None, "jitter": lambda: 0.0, **more})
+
+
+# what cannot be reached
+
+
+def test_a_gateway_that_speaks_no_tls_is_told_from_one_that_is_away(tmp_path: Path, stub: Stub) -> None:
+    unit = joined(tmp_path / "outbox.db", stub.url.replace("http:", "https:"))
+    unit.report(persons())
+    assert not unit.flush(0)
+    assert "plain http" in unit.status().trouble
+    unit.close()
