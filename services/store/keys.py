@@ -38,7 +38,7 @@ class PartitionKeys(Struct, frozen=True):
 
     @property
     def audit(self) -> str:
-        """Hash: position, digest and time of the last audit that found live and rebuilt tallies equal."""
+        """String: position, digest and time of the last audit that found live and rebuilt tallies equal."""
         return f"{{{self.prefix}:{self.side}}}:audit"
 
     def generation(self, name: str) -> GenerationKeys:
