@@ -43,7 +43,7 @@ from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
 from services.tally.cells import cell_text, parse_cell
 from services.tally.digest import state_digest
-from services.tally.fold import Key, arrive
+from services.tally.fold import Key, State, arrive
 
 BOOK_HOURS: Final = 25
 CHUNK: Final = 2_000
@@ -111,6 +111,7 @@ class RoomSide:
         self._latest: deque[ReportShown] = deque(maxlen=LATEST_MAX)
         self._amendments: deque[AmendmentShown] = deque(maxlen=AMENDMENTS_MAX)
         self._digest = ("", "")
+        self._stood_at = START
         self._busy = asyncio.Lock()
 
     # Loading and following
@@ -242,6 +243,38 @@ class RoomSide:
             shown.append(show_amendment(one, replaced.get(before) if before else None, self.side.zone))
         return sorted(shown, key=lambda each: order(each.position), reverse=True)
 
+    async def past(self, state: State) -> SideShown:
+        """Return the side as a rebuilt state has it: what a screen would have shown then."""
+        checkpoint = state.checkpoint
+        position = checkpoint.position
+        reached = received_at(position)
+        since = Position(f"{int((reached - timedelta(hours=BOOK_HOURS)).timestamp() * 1000)}-0")
+        book, at = Book(self.side.zone), since
+        while order(at) < order(position) and (entries := await self._log.read_after(at, CHUNK)):
+            book.take(_readable(_up_to(entries, position)))
+            at = entries[-1].position
+        generation = (await self._glance.take()).generation
+        return SideShown(
+            side=self.side.side,
+            zone=str(self.side.zone),
+            citizenship=self.side.citizenship,
+            position=position,
+            entries=checkpoint.entries,
+            generation="",
+            digest=state_digest(state.tallies),
+            lag=0,
+            lag_s=0.0,
+            heard=reached if position != START else None,
+            parked=checkpoint.counters.parked,
+            operations=_show_operations(state.operations),
+            cells={cell_text(cell): count for cell, count in state.tallies.items()},
+            devices=_show_devices(state.devices),
+            hours=Hours(_whole_hour(since), book.counts),
+            latest=tuple(show_report(one, self.side.zone) for one in await self._newest(position)),
+            amendments=tuple(await self._newest_amendments(generation, position)),
+            audit=None,
+        )
+
     # Looking
 
     async def look(self) -> None:
@@ -256,17 +289,21 @@ class RoomSide:
             return
         self._saw(seen)
         async with self._busy:
-            if self.loaded and self._is_elsewhere(seen):
-                # The feed has not said so, or is gone: a server that was set back, a generation that was swapped.
-                await self._reload("generation" if seen.generation != self.generation else "restarted")
+            if not self.loaded:
                 return
+            if seen.generation != self.generation:
+                await self._reload("generation")
+                return
+            if order(seen.position) < order(self.position):  # the server was set back
+                await self._reload("restarted")
+                return
+            if order(seen.position) > order(self.position) and self._stood_at == self.position:
+                await self._reload("too-old")  # the tallies went on, and the feed has told nothing since the last look
+                return
+            self._stood_at = self.position
         if (operations, devices) != (self._operations, self._devices):
             self._operations, self._devices = operations, devices
             self.on_side(SideMessage(self.side.side, operations, devices))
-
-    def _is_elsewhere(self, seen: Glance) -> bool:
-        """Tell whether the tallies are not the ones that we followed; that the feed is a moment behind is no sign."""
-        return seen.generation != self.generation or order(seen.position) < order(self.position)
 
     def _saw(self, seen: Glance) -> None:
         self.seen, self.looked, self.failure = seen, self._now(), None

@@ -1,0 +1,98 @@
+"""Reads the change feed of every side into the room, through FastStream; and looks at every side now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from structlog.typing import FilteringBoundLogger
+
+from services.control_room.room import RoomSide, read_change
+from services.runtime.ending import end
+from services.runtime.errors import FaultError, FieldtallyError
+from services.store.contract import Entry
+from services.store.keys import PartitionKeys
+from services.store.subscription import Reader, reading_broker, subscribe
+
+BATCH_MAX: Final = 500
+LOOK_S: Final = 1.0
+RETRY_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 5.0
+
+
+class Feed:
+    """Keeps the sides of the room current until it is stopped."""
+
+    def __init__(
+        self,
+        url: str,
+        prefix: str,
+        sides: Sequence[RoomSide],
+        logger: FilteringBoundLogger,
+    ) -> None:
+        self._sides = sides
+        self._logger = logger
+        self._broker = reading_broker(url, _pause_s, self._say_waiting)
+        self._readers = [
+            subscribe(self._broker, PartitionKeys(prefix, side.side.side).changes, BATCH_MAX, self._deliver_to(number))
+            for number, side in enumerate(sides)
+        ]
+        self._looking: asyncio.Task[None] | None = None
+        self._away = False
+
+    async def start(self) -> None:
+        """Load every side and begin to follow; errors of the start go to the caller."""
+        for side, reader in zip(self._sides, self._readers, strict=True):
+            await side.load()
+            reader.last_id = side.position
+        await self._broker.start()
+        self._looking = asyncio.create_task(self._look())
+
+    async def stop(self) -> None:
+        """Follow no more."""
+        if self._looking:
+            await end(self._looking)
+        await self._broker.stop()
+
+    def _deliver_to(self, number: int) -> Callable[[list[Entry]], Awaitable[None]]:
+        async def deliver(entries: list[Entry]) -> None:
+            await self._take(self._sides[number], self._readers[number], entries)
+
+        return deliver
+
+    async def _take(self, side: RoomSide, reader: Reader, entries: Sequence[Entry]) -> None:
+        changes = [change for entry in entries if (change := read_change(entry))]
+        try:
+            await side.follow(changes)
+        except FieldtallyError as error:
+            side.failure = error
+            await asyncio.sleep(RETRY_S)
+        except Exception as fault:  # noqa: BLE001  # FastStream would swallow it and read on, and nobody would know
+            side.failure = FaultError(
+                f"a fault in Fieldtally itself ({type(fault).__name__}) keeps {side.side.side} from the screens"
+            )
+            await asyncio.sleep(RETRY_S)
+        reader.last_id = side.position
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for side, reader in zip(self._sides, self._readers, strict=True):
+                before = side.position
+                await side.look()
+                if side.position != before:
+                    reader.last_id = side.position
+            failure = next((side.failure for side in self._sides if side.failure), None)
+            if failure and not self._away:
+                self._logger.warning("server_away", reason=str(failure))
+            elif self._away and not failure:
+                self._logger.info("server_back")
+            self._away = failure is not None
+
+    def _say_waiting(self, reason: str, wait_s: float) -> None:
+        self._logger.warning("waiting", reason=reason, wait_s=round(wait_s, 1))
+
+
+def _pause_s(failures: int) -> float:
+    return min(0.1 * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_S)

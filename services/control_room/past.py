@@ -1,0 +1,59 @@
+"""The past: what a position or a time means for each side, and the states rebuilt there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Final, TypeAlias
+
+from schemas.vocabulary import Position, Side
+from services.control_room.streams import Audience, read_id
+from services.runtime.errors import UsageError
+from services.tally.fold import State
+
+Rebuild: TypeAlias = Callable[[Mapping[Side, Position]], Awaitable[Mapping[Side, State]]]
+"""Rebuilds sides from their logs, each up to a position."""
+
+KEPT: Final = 8
+_LAST_OF_MS: Final = 2**64 - 1
+_position: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,20}")
+
+
+def read_at(text: str, audience: Audience) -> dict[Side, Position]:
+    """Read a position, a position for each side as a stream's id has them, or an RFC 3339 time."""
+    if _position.fullmatch(text):
+        return dict.fromkeys(audience, Position(text))
+    if found := read_id(text, audience):
+        return found
+    try:
+        moment = datetime.fromisoformat(text.strip().replace(" ", "+"))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise UsageError(
+            "`at` is a position such as 1710385929000-0, or a time with an offset such as 2024-03-14T12:00:00+01:00"
+        )
+    return dict.fromkeys(audience, Position(f"{max(0, int(moment.timestamp() * 1000))}-{_LAST_OF_MS}"))
+
+
+class Past:
+    """Rebuilds one at a time, and keeps the last few: a link to the past is opened by many at once."""
+
+    def __init__(self, rebuild: Rebuild) -> None:
+        self._rebuild = rebuild
+        self._one = asyncio.Lock()
+        self._kept: OrderedDict[tuple[tuple[Side, Position], ...], Mapping[Side, State]] = OrderedDict()
+
+    async def states(self, stops: Mapping[Side, Position]) -> Mapping[Side, State]:
+        """Return the states at these positions."""
+        name = tuple(sorted(stops.items()))
+        async with self._one:
+            if name not in self._kept:
+                self._kept[name] = await self._rebuild(stops)
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(name)
+            return self._kept[name]
