@@ -78,6 +78,7 @@ def _say_when_it_serves(address: tuple[str, int], where: str) -> None:
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, _go_on)
     raise SystemExit(0)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date, datetime
-from typing import Any, Final, cast, get_args
+from datetime import date, datetime, timedelta
+from typing import Any, Final, assert_never, cast, get_args
 
 import click
 import msgspec
@@ -22,6 +24,7 @@ from schemas.events import (
     OperationOpenedData,
     SectionPlan,
     SmugglerArrestData,
+    WithdrawalData,
 )
 from schemas.vocabulary import (
     BALANCE_MAX,
@@ -35,14 +38,17 @@ from schemas.vocabulary import (
 )
 from services.cli.command import Group, settings
 from services.cli.command import command as declare
-from services.cli.output import Format, format_option, many, note, print_table, printable
-from services.field import Data, FieldUnit, NotJoinedError, Report, Status
+from services.cli.output import Format, format_option, many, note, print_table, printable, progress
+from services.field import Data, FieldUnit, NotJoinedError, OutboxError, Report, Status
+from services.runtime import clock
 from services.runtime.errors import UnreachableError, UsageError
 
 CONNECT_S: Final = 2.0
 ANSWER_S: Final = 5.0
 FLUSH_S: Final = 30.0
-COLUMNS: Final = ("number", "kind", "state", "id", "amends", "problem")
+LISTED: Final = 20
+YEAR_MIN: Final = 2000
+AHEAD_MAX: Final = timedelta(days=366)
 _JOIN: Final = "join first: `fieldtally report --join LINK`, with the link that `fieldtally devices enrol` shows"
 
 
@@ -59,6 +65,7 @@ class _Moment(click.ParamType[datetime]):
             moment = None
         if moment is None or moment.tzinfo is None:
             self.fail(f"{value!r}: write date, time and offset, as in 2024-03-14T03:12:09+01:00.", param, ctx)
+        _refuse_another_age(self, value, moment.date(), param, ctx)
         return moment
 
 
@@ -70,9 +77,11 @@ class _Day(click.ParamType[date]):
         if isinstance(value, date):
             return value
         try:
-            return date.fromisoformat(value.strip())
+            day = date.fromisoformat(value.strip())
         except ValueError:
             self.fail(f"{value!r}: write a date such as 2024-03-14.", param, ctx)
+        _refuse_another_age(self, value, day, param, ctx)
+        return day
 
 
 class _Counts(click.ParamType[tuple[CitizenshipCount, ...]]):
@@ -167,22 +176,35 @@ class _Report(Group):
     examples=(
         "report --join 'http://HOST:PORT/#token=TOKEN&source=/SI/SI-MP-07/9f3c2a'",
         "report apprehension --section koper --persons SYR=4,AFG=3",
-        "report apprehension --section koper --persons SYR=5 --amends ID",
-        "report withdrawal --amends ID --reason did-not-occur",
+        "report apprehension --section koper --persons SYR=5 --amends 17",
+        "report withdrawal --amends 17 --reason did-not-occur",
+        "report --list",
         "report --status",
         "report --flush",
     ),
 )
 @click.option("--join", "link", metavar="LINK", help="Join: keep the enrolment link's address and token. No network.")
 @click.option("--status", "show", is_flag=True, help="Show what waits, what was rejected, and what is in the way.")
+@click.option("--list", "listed", is_flag=True, help=f"List the latest {LISTED} reports, whatever became of them.")
+@click.option("--all", "everything", is_flag=True, help="With --list: all reports of this outbox.")
+@click.option("--dismiss", is_flag=True, help="Put away the notices that --status shows, once they are read.")
 @click.option(
     "--flush", is_flag=True, help="Send what waits, for up to half a minute; exit code 3 if some still waits."
 )
-@click.option("--discard", metavar="ID", help="Set a rejected report aside for good; it stays in the outbox.")
+@click.option("--discard", metavar="NUMBER|ID", help="Set a rejected report aside for good; it stays in the outbox.")
 @format_option("table", "json")
 @click.pass_context
 def report(
-    ctx: click.Context, *, link: str | None, show: bool, flush: bool, discard: str | None, output_format: Format
+    ctx: click.Context,
+    *,
+    link: str | None,
+    show: bool,
+    listed: bool,
+    everything: bool,
+    dismiss: bool,
+    flush: bool,
+    discard: str | None,
+    output_format: Format,
 ) -> int | None:
     """Publish one report through the outbox.
 
@@ -190,8 +212,11 @@ def report(
     a later one or with --flush. Exit codes: 0 recorded or on disk; 1 rejected, and kept for correction; 2 wrong input;
     3 --flush could not send everything.
     """
-    asked = [name for name, given in (("--join", link is not None), ("--status", show), ("--flush", flush),
-                                      ("--discard", discard is not None)) if given]  # fmt: skip
+    asked = [name for name, given in (("--join", link is not None), ("--status", show), ("--list", listed),
+                                      ("--dismiss", dismiss), ("--flush", flush), ("--discard", discard is not None))
+             if given]  # fmt: skip
+    if everything and not listed:
+        ctx.fail("--all goes with --list")
     if ctx.invoked_subcommand:
         if asked:
             ctx.fail(f"{asked[0]} is a command of its own: give it without {ctx.invoked_subcommand}")
@@ -204,8 +229,12 @@ def report(
         return _discard(discard)
     if flush:
         return _flush()
+    if dismiss:
+        return _dismiss()
+    if listed:
+        return _list(output_format, None if everything else LISTED)
     if not show:
-        ctx.fail(f"say what to report: {', '.join(report.commands)}; or --status, --flush, --join LINK")
+        ctx.fail(f"say what to report: {', '.join(report.commands)}; or --status, --list, --flush, --join LINK")
     return _status(output_format)
 
 
@@ -220,7 +249,9 @@ def _kind(name: str, *examples: str) -> Callable[[Callable[..., Data]], click.Co
 
         run.__doc__ = make.__doc__
         for option in (
-            click.option("--amends", metavar="ID", help="Say this in place of that report, with the whole content."),
+            click.option(
+                "--amends", metavar="NUMBER|ID", help="Say this in place of that report, with the whole content."
+            ),
             click.option("--time", type=_Moment(), help="When it happened, with an offset; now, if left out."),
             click.option(
                 "--operation",
@@ -320,39 +351,61 @@ def _opening_balance(period_from: date, period_to: date, totals: tuple[BalanceTo
     return OpeningBalanceData(period_from, period_to, totals)
 
 
-@report.command("withdrawal", cls=type(_custody), examples=("report withdrawal --amends ID --reason did-not-occur",))
-@click.option("--amends", required=True, metavar="ID", help="The report that no longer counts.")
+@report.command("withdrawal", cls=type(_custody), examples=("report withdrawal --amends 17 --reason did-not-occur",))
+@click.option("--amends", required=True, metavar="NUMBER|ID", help="The report that no longer counts.")
 @click.option("--reason", required=True, type=click.Choice(get_args(WithdrawalReason)), help="Why.")
 def _withdrawal(amends: str, reason: WithdrawalReason) -> int:
     """Take a report back: it no longer counts."""
     with _unit() as unit:
-        return _deliver(unit, unit.withdraw(amends, reason))
+        return _deliver(unit, unit.withdraw(_ident(unit, amends), reason))
 
 
 def _publish(data: Data, operation: str | None, time: datetime | None, amends: str | None) -> int:
     with _unit() as unit:
         if amends is None:
             return _deliver(unit, unit.report(data, subject=operation or "", time=time))
-        return _deliver(unit, unit.amend(amends, data, subject=operation, time=time))
+        return _deliver(unit, unit.amend(_ident(unit, amends), data, subject=operation, time=time))
 
 
 def _deliver(unit: FieldUnit, stored: Report) -> int:
     """Try once to deliver what is on the disk; say in one line what is true of it now."""
-    with suppress(KeyboardInterrupt):  # whoever does not want to wait need not: it is on the disk
-        unit.flush(0)
+    try:
+        with suppress(KeyboardInterrupt):  # whoever does not want to wait need not: it is on the disk
+            unit.flush(0)
+    except OutboxError as error:  # nor is it reported again because what came after it failed
+        note(str(error))
     found, status = unit.find(stored.id), unit.status()
     named = f"report {found.number} ({found.id})"
     match found.state:
         case "delivered":
-            print(f"{named}: recorded at {found.position}")
+            _tell(f"{named}: recorded at {found.position}")
         case "rejected":
-            print(f"{named}: rejected: {_problem(found)}; it is kept: correct it with --amends {found.id}, or give it "
-                  f"up with `report --discard {found.id}`")  # fmt: skip
+            _tell(f"{named}: rejected: {_problem(found)}; it is kept: correct it with --amends {found.number}, or give "
+                  f"it up with `fieldtally report --discard {found.number}`")  # fmt: skip
         case _:
-            print(f"{named}: on disk; {many(status.pending, 'report')} waiting, to be sent with the next one or with "
+            _tell(f"{named}: on disk; {many(status.pending, 'report')} waiting, to be sent with the next one or with "
                   "`fieldtally report --flush`")  # fmt: skip
     _note(status, beside=found)
     return 1 if found.state == "rejected" else 0
+
+
+def _tell(line: str) -> None:
+    """Say on stdout what is true of a stored report; where nothing can be said there, on stderr.
+
+    The exit code stays: nobody shall report it again because a line about it was lost.
+    """
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())  # what is left of the line leads nowhere, instead of to a second error
+        os.close(null)
+        note(f"{line} (the output cannot be written: {error.strerror}; the report is stored all the same)")
+
+
+def _ident(unit: FieldUnit, text: str) -> str:
+    """Return a report's id, from that or from its number."""
+    return str(unit.numbered(int(text)).id) if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII) else text
 
 
 def _note(status: Status, beside: Report | None = None, *, trouble: bool = True) -> None:
@@ -378,7 +431,7 @@ def _join(link: str) -> int:
 
 def _discard(ident: str) -> int:
     with _unit() as unit:
-        discarded = unit.discard(ident)
+        discarded = unit.discard(_ident(unit, ident))
     print(f"report {discarded.number} ({discarded.id}): discarded; it stays in the outbox")
     return 0
 
@@ -386,7 +439,8 @@ def _discard(ident: str) -> int:
 def _flush() -> int:
     with _unit() as unit:
         before = unit.status()
-        done = unit.flush(FLUSH_S)
+        with progress("sending", before.pending) as advance:
+            done = unit.flush(FLUSH_S, advance)
         status = unit.status()
         sent = status.delivered - before.delivered
         print(f"{many(sent, 'report')} sent, {status.rejected - before.rejected} rejected, {status.pending} waiting")
@@ -399,10 +453,10 @@ def _flush() -> int:
 def _status(output_format: Format) -> int:
     with _unit() as unit:
         status = unit.status()
-        rows = [_row(found) for found in (*unit.rejected(), *unit.pending(), *unit.discarded())]
+        found = (*unit.rejected(), *unit.pending(), *unit.discarded())
     if output_format == "json":
         print(msgspec.json.format(msgspec.json.encode(
-            {**msgspec.structs.asdict(status), "reports": rows}), indent=1).decode())  # fmt: skip
+            {**msgspec.structs.asdict(status), "reports": [*map(_row, found)]}), indent=1).decode())  # fmt: skip
         return 0
     facts = {
         "reports as": status.source,
@@ -418,10 +472,43 @@ def _status(output_format: Format) -> int:
     print_table([{"outbox": name, "": fact} for name, fact in facts.items() if fact != ""], ("outbox", ""), "")
     for noticed in status.notices:
         print(f"\n{noticed.at:%Y-%m-%d %H:%M} UTC: {printable(noticed.text)}")
-    if rows:
+    if status.notices:
+        print("(once read, `fieldtally report --dismiss` puts this away)")
+    if found:
         print()
-        print_table(rows, COLUMNS, "reports")
+        _print_reports(found)
     return 0
+
+
+def _list(output_format: Format, count_max: int | None) -> int:
+    with _unit() as unit:
+        found = unit.history(None if count_max is None else count_max + 1)
+    shown = found[:count_max]
+    if output_format == "json":
+        print(msgspec.json.format(msgspec.json.encode([*map(_row, shown)]), indent=1).decode())
+    else:
+        _print_reports(shown)
+    if len(shown) < len(found):
+        note(f"these are the latest {count_max}; --all lists the others too")
+    return 0
+
+
+def _dismiss() -> int:
+    with _unit() as unit:
+        print(f"{many(unit.dismiss(), 'notice')} put away")
+    return 0
+
+
+def _print_reports(found: Sequence[Report]) -> None:
+    """Print two lines for each, or three: an id in a table's column would be broken where a terminal is narrow."""
+    width = max((len(str(one.number)) for one in found), default=0)
+    for one in found:
+        print(f"{one.number:>{width}}  {one.state:9}  {one.id}  {_says(one)}")
+        for line in (_about(one), _problem(one)):
+            if line:
+                print(f"{'':{width}}  {line}")
+    if not found:
+        print("no reports yet")
 
 
 def _row(found: Report) -> dict[str, Any]:
@@ -431,12 +518,62 @@ def _row(found: Report) -> dict[str, Any]:
         "state": found.state,
         "id": str(found.id),
         "amends": str(found.amends or ""),
+        "position": found.position,
+        "time": found.event.time,
+        "says": _says(found),
         "problem": _problem(found),
     }
 
 
+def _says(found: Report) -> str:
+    """Return what a report says, in a few words."""
+    data = found.event.data
+    match data:
+        case ApprehensionData():
+            return f"{_persons(data.persons)}, {data.section}"
+        case SmugglerArrestData():
+            return f"smugglers {_persons(data.smugglers)}, case {data.case}, {data.section}"
+        case CustodyData():
+            return f"custody {_persons(data.remanded)}, case {data.case}"
+        case NilReportData():
+            return f"nil report, {data.section}"
+        case OperationOpenedData():
+            return f"opened, {data.starts} to {data.ends}"
+        case OperationClosedData():
+            return f"closed, {data.closed}"
+        case OpeningBalanceData():
+            return f"opening balance to {data.period_to}"
+        case WithdrawalData():
+            return f"withdrawal, {data.reason}"
+    assert_never(data)
+
+
+def _about(found: Report) -> str:
+    event = found.event
+    facts = (
+        f"{event.time:%Y-%m-%d %H:%M %z}",
+        event.subject,
+        f"amends {found.amends}" if found.amends else "",
+        f"at {found.position}" if found.position else "",
+    )
+    return "; ".join(fact for fact in facts if fact)
+
+
+def _persons(counts: Sequence[CitizenshipCount]) -> str:
+    return ",".join(f"{each.citizenship}={each.count}" for each in counts)
+
+
 def _problem(found: Report) -> str:
     return printable(f"{found.problem.title}: {found.problem.detail}") if found.problem else ""
+
+
+def _refuse_another_age(
+    kind: click.ParamType[Any], text: str, day: date, param: click.Parameter | None, ctx: click.Context | None
+) -> None:
+    """Refuse the years of a slip of the finger; a device's clock may be wrong, though not by that much."""
+    if day.year < YEAR_MIN or day > clock.now().date() + AHEAD_MAX:
+        kind.fail(f"{text!r}: the year is {day.year}: is that what you mean? Write one from {YEAR_MIN} to next year.",
+                  param, ctx)  # fmt: skip
 
 
 @contextmanager

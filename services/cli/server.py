@@ -68,15 +68,6 @@ def kept_running(settings: Settings, logger: FilteringBoundLogger) -> Iterator[N
             yield
 
 
-async def require_server(url: str) -> None:
-    """Raise the one error for a server that cannot be used, before several parts each say it in their words."""
-    client = connect(url)
-    try:
-        await check_server(client, url)
-    finally:
-        await client.aclose()
-
-
 @contextmanager
 def projector_beside(url: str, **changed: str) -> Iterator[subprocess.Popen[str]]:
     """Run a projector as a process of its own for as long as this lasts, with some settings changed."""

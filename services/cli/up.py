@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from services.cli.command import INTERRUPTED, command, run_async, settings
+from services.cli.command import INTERRUPTED, command, settings
 from services.cli.gateway import serve_and_say, told_to_end
 from services.cli.output import note
-from services.cli.server import kept_running, projector_beside, require_server, server_url
+from services.cli.server import kept_running, projector_beside, server_url
 from services.gateway.app import listen
 from services.runtime.errors import FieldtallyError
 from services.runtime.logging import set_up_logging
@@ -35,25 +35,26 @@ def up() -> int:
     """
     chosen = settings()
     logger = set_up_logging(chosen.log_format, chosen.log_level)
+    # On a terminal the gateway's lines are enough: the projector's would come between what is said to the person.
+    quiet = {"LOG_LEVEL": "warning"} if sys.stderr.isatty() and chosen.log_level == "info" else {}
     with (
         told_to_end(),
         listen(chosen.http_host, chosen.http_port) as listener,
         server_url(chosen) as url,
+        projector_beside(url, **quiet) as projector,
+        kept_running(chosen, logger),
+        _ending_with(projector),
     ):
-        run_async(require_server(url))
-        # On a terminal the gateway's lines are enough: the projector's would come between what is said to the person.
-        quiet = {"LOG_LEVEL": "warning"} if sys.stderr.isatty() and chosen.log_level == "info" else {}
-        with projector_beside(url, **quiet) as projector, kept_running(chosen, logger), _ending_with(projector):
-            try:
-                interrupted = serve_and_say(
-                    chosen, url, logger, listener,
-                    "Ctrl-C ends\n`fieldtally devices enrol SI-MP-07` in another terminal gives out a token",
-                )  # fmt: skip
-            except SystemExit as end:
-                if end.code:
-                    raise
-                interrupted = False  # told to end before it served, perhaps because the projector has ended
-            return _exit_code(projector.poll(), interrupted=interrupted)
+        try:
+            interrupted = serve_and_say(
+                chosen, url, logger, listener,
+                "Ctrl-C ends\n`fieldtally devices enrol SI-MP-07` in another terminal gives out a token",
+            )  # fmt: skip
+        except SystemExit as end:
+            if end.code:
+                raise
+            interrupted = False  # told to end before it served, perhaps because the projector has ended
+        return _exit_code(projector.poll(), interrupted=interrupted)
 
 
 def _exit_code(projector: int | None, *, interrupted: bool) -> int:

@@ -195,10 +195,11 @@ class Outbox:
             if before and parse_source(before["source"])[:2] != unit:
                 waiting, rejected = (_count(db, f"state = '{state}'") for state in ("pending", "rejected"))
                 if waiting + rejected:
+                    first = [f"send what waits ({waiting}) with a flush"] * bool(waiting)
+                    first += [f"correct or discard what was rejected ({rejected})"] * bool(rejected)
                     raise RefusedError(
-                        f"{self.path} holds {waiting + rejected} undelivered reports of {before['source']}: send the "
-                        f"{waiting} that wait (flush), correct or discard the {rejected} rejected; or take another "
-                        f"outbox, in another data folder, for {enrolment.source}"
+                        f"{self.path} holds undelivered reports of {before['source']}: {' and '.join(first)}, or take "
+                        f"another outbox, in another data folder, for {enrolment.source}"
                     )
             db.execute("INSERT OR REPLACE INTO joined VALUES (1, ?, ?, ?)", enrolment)
             db.execute("INSERT OR IGNORE INTO devices VALUES (?, 0)", (enrolment.source,))
@@ -456,7 +457,8 @@ class Outbox:
             ]
             if lost:
                 notices.append(
-                    f"The log has lost {len(lost)} reports of {source} that it had recorded: they are sent again."
+                    f"The log has lost reports of {source} that it had recorded ({len(lost)}): they are sent again, "
+                    "and nothing has to be entered again."
                 )
                 # Once only: a number that is never counted must not have its report sent for ever.
                 db.executemany("UPDATE reports SET state = 'pending', again = 1 WHERE id = ?",

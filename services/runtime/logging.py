@@ -38,7 +38,8 @@ def set_up_logging(log_format: LogFormat, level: LogLevel) -> FilteringBoundLogg
             else structlog.processors.JSONRenderer(_as_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # In one write, its end included: several processes share stderr, and a line must not end in another's.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
     # Bound, or every line would make a logger of its own first.

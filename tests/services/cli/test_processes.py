@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from services.field import FieldUnit
 from tests import given
 from tests.services.cli.conftest import PROGRAM, ROOT, Outcome, count, environ, record, started
+from tests.services.field.patrols import link, persons, standing, stub_gateway
 from tests.waiting import wait_for
 
 
@@ -99,6 +101,28 @@ def test_a_full_disk_is_said_in_one_line(server_url: str, reports: str, args: li
     assert (2, ["fieldtally: cannot read the input or write the output: No space left on device"]) == (
         done.returncode, said,
     )  # fmt: skip
+
+
+def test_a_report_is_stored_though_nothing_can_be_said_on_stdout(server_url: str, prefix: str, tmp_path: Path) -> None:
+    """Else a script would report it again."""
+    env = environ(server_url, prefix, DATA_DIR=str(tmp_path))
+    FieldUnit.join(tmp_path / "outbox.db", link())
+    args = [*PROGRAM, "report", "apprehension", "--section", "koper", "--persons", "SYR=1"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(args, cwd=ROOT, env=env, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with started(args[len(PROGRAM) :], env, stdout=writing, stderr=subprocess.PIPE) as running:
+        os.close(writing)
+        said = running.communicate(timeout=60)[1].decode()
+    for number, code, text in ((1, done.returncode, done.stderr.decode()), (2, running.returncode, said)):
+        assert 0 == code, text
+        assert f"report {number} (" in text
+        assert "the report is stored all the same" in text
+        assert "Traceback" not in text
+    unit = FieldUnit(tmp_path / "outbox.db")
+    assert [1, 2] == [report.number for report in unit.pending()]
+    unit.close()
 
 
 def test_a_closed_stdout_is_like_dev_null(server_url: str, reports: str) -> None:
@@ -327,3 +351,29 @@ def test_a_terminal_without_the_letters_gets_others(server_url: str, reports: st
     )
     assert (1, b"") == (done.returncode, done.stderr)
     assert rb"172 migrants \u2026 on the border" in done.stdout
+
+
+def test_a_flush_shows_how_far_it_is_on_a_terminal_only(server_url: str, prefix: str, tmp_path: Path) -> None:
+    env = environ(server_url, prefix, DATA_DIR=str(tmp_path))
+    with stub_gateway() as stub:
+        FieldUnit.join(tmp_path / "outbox.db", link(stub.url))
+        unit = FieldUnit(tmp_path / "outbox.db")
+        unit.report(persons())
+        code, seen = on_terminal(["report", "--flush"], env)
+        assert (0, 1) == (code, len(stub.sent)), seen
+        assert "sending" in seen
+        assert "1 report sent" in seen
+        stub.stands = lambda: standing(1)
+        unit.report(persons())
+        unit.close()
+        done = subprocess.run([*PROGRAM, "report", "--flush"], cwd=ROOT, env=env, capture_output=True, check=True)
+    assert (b"1 report sent, 0 rejected, 0 waiting\n", b"") == (done.stdout, done.stderr)
+
+
+def test_an_id_is_in_one_piece_on_a_narrow_terminal(prefix: str, tmp_path: Path) -> None:
+    FieldUnit.join(tmp_path / "outbox.db", link())
+    unit = FieldUnit(tmp_path / "outbox.db")
+    report = unit.report(persons(SYR=1, AFG=2, IRQ=3, IRN=4, PAK=5, BGD=6))
+    unit.close()
+    for flag in ("--status", "--list"):
+        assert str(report.id) in on_terminal(["report", flag], environ("", prefix, DATA_DIR=str(tmp_path)), 80)[1]

@@ -16,7 +16,18 @@ from services.field import FieldUnit
 from tests import projectors
 from tests.gateways import enrolled, recently, running_gateway
 from tests.services.cli.conftest import Cli, Outcome, assert_refused
-from tests.services.field.patrols import NOWHERE, SOURCE, TOKEN, Reply, Stub, link, receipt, recorded, stub_gateway
+from tests.services.field.patrols import (
+    NOWHERE,
+    SOURCE,
+    TOKEN,
+    Reply,
+    Stub,
+    link,
+    receipt,
+    recorded,
+    refusal,
+    stub_gateway,
+)
 
 APPREHENSION = ("apprehension", "--section", "koper", "--persons", "SYR=4,AFG=3")
 
@@ -176,7 +187,15 @@ def test_counts_typed_in_a_hurry_are_understood(offline: Callable[..., Outcome],
         ([*APPREHENSION, "--time", "2024-03-14 03:12"], ["2024-03-14T03:12:09+01:00"]),
         ([*APPREHENSION, "--time", "now"], ["2024-03-14T03:12:09+01:00"]),
         ([*APPREHENSION, "--operation", "no pe"], ["`subject` has 1 to 64"]),
-        ([*APPREHENSION, "--amends", "5"], ["'5' is no id of a report"]),
+        ([*APPREHENSION, "--amends", "5"], ["no report of this outbox has the number 5"]),
+        ([*APPREHENSION, "--amends", "x5"], ["'x5' is no id of a report"]),
+        ([*APPREHENSION, "--time", "0202-03-14T03:12:09+01:00"], ["'0202-03-14T03:12:09+01:00'", "the year is 202"]),
+        ([*APPREHENSION, "--time", "1999-12-31T23:59:59+01:00"], ["the year is 1999", "from 2000 to next year"]),
+        ([*APPREHENSION, "--time", "2924-03-14T03:12:09+01:00"], ["the year is 2924"]),
+        (["operation-closed", "--closed", "2924-03-15", "--operation", "OP"], ["the year is 2924"]),
+        (["--all"], ["--all goes with --list"]),
+        (["--list", "--dismiss"], ["--list and --dismiss: one at a time"]),
+        (["--discard", "1"], ["no report of this outbox has the number 1"]),
         ([*APPREHENSION, "--amends", "018e3a2f-6a1c-7c3e-9f10-2b6d6c1f0a11"], ["is not in this outbox", "its time"]),
         (["operation-closed", "--closed", "2024-03-15"], ["Missing option '--operation'"]),
         (["operation-closed", "--closed", "15.3.", "--operation", "OP"], ["a date such as 2024-03-14"]),
@@ -197,6 +216,46 @@ def test_wrong_input_is_named_and_nothing_is_stored(
 ) -> None:
     assert_refused(offline(*args), 2, *said)
     assert [] == stored(tmp_path)
+
+
+def test_reports_are_listed_latest_first_and_named_by_number(offline: Callable[..., Outcome], tmp_path: Path) -> None:
+    offline(*APPREHENSION, "--operation", "OP")
+    offline("custody", "--case", "K-1", "--remanded", "UKR=1")
+    assert 0 == offline("withdrawal", "--amends", "1", "--reason", "duplicate").code
+    first, second, third = stored(tmp_path)
+    assert first["id"] == third["amends"]
+
+    listed = offline("--list", "--format", "json").json
+    assert [third["id"], second["id"], first["id"]] == [row["id"] for row in listed]
+    assert ["withdrawal, duplicate", "custody UKR=1, case K-1", "SYR=4,AFG=3, koper"] == [row["says"] for row in listed]
+    assert [(3, "pending", "", first["id"])] == [
+        (row["number"], row["state"], row["position"], row["amends"]) for row in listed[:1]
+    ]
+    lines = offline("--list").out.splitlines()
+    assert [f"3  pending    {third['id']}  withdrawal, duplicate"] == lines[:1]
+    assert "; OP" in lines[-1]
+
+
+def test_a_report_may_not_be_amended_into_another_kind(offline: Callable[..., Outcome]) -> None:
+    offline(*APPREHENSION)
+    wrong = offline("custody", "--case", "K-1", "--remanded", "UKR=1", "--amends", "1")
+    assert_refused(wrong, 2, "is of kind apprehension", "a withdrawal, not by custody")
+
+
+def test_a_list_is_short_unless_all_is_asked_for(
+    offline: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.cli.report.LISTED", 2)
+    assert "no reports yet\n" == offline("--list").out
+    for _ in range(2):
+        offline(*APPREHENSION)
+    assert "" == offline("--list").err
+    offline(*APPREHENSION)
+    outcome = offline("--list", "--format", "json")
+    assert ([3, 2], "these are the latest 2; --all lists the others too\n") == (
+        [row["number"] for row in outcome.json], outcome.err,
+    )  # fmt: skip
+    assert [3, 2, 1] == [row["number"] for row in offline("--list", "--all", "--format", "json").json]
 
 
 def test_what_cannot_be_flushed_ends_with_3_and_the_reason(
@@ -258,7 +317,8 @@ def test_a_rejected_report_can_be_discarded(report: Callable[..., Outcome], stub
     report("--join", link(stub.url))
     ident = report(*APPREHENSION).out.partition("(")[2].partition(")")[0]
     assert ["rejected", "1"] in report("--status").table
-    assert 0 == report("--discard", ident).code
+    assert ident in report("--status").out
+    assert 0 == report("--discard", "1").code
     assert [("discarded", f"{why.title}: koper?")] == [
         (row["state"], row["problem"]) for row in report("--status", "--format", "json").json["reports"]
     ]
@@ -277,6 +337,16 @@ def test_a_clock_that_is_off_and_a_restored_outbox_are_told(report: Callable[...
     assert "300 seconds fast" in outcome.err
     assert "up to number 7" in outcome.err
     assert "up to number 7" in report("--status").out
+    assert "1 notice put away\n" == report("--dismiss").out
+    assert "up to number 7" not in report("--status").out
+
+
+def test_a_pause_that_the_gateway_asked_for_binds_the_next_command(report: Callable[..., Outcome], stub: Stub) -> None:
+    stub.answer = lambda _: refusal(problem("rate-limited", 429, "why", retryable=True), Retry_After="100")
+    report("--join", link(stub.url))
+    assert "asks for a pause" in report(*APPREHENSION).err
+    assert "asked to be left alone" in report(*APPREHENSION).err
+    assert 1 == len(stub.sent)
 
 
 def test_a_flush_that_meets_a_rejection_ends_with_1(report: Callable[..., Outcome], stub: Stub, tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from random import Random
 import pytest
 import redis
 
+from services.cli import up as commands
 from services.runtime.embedded import embedded_server
 from tests import drills
 from tests.gateways import Sender, enrolled, reported
 from tests.servers import plain_client
-from tests.services.cli.conftest import environ, started
+from tests.services.cli.conftest import Cli, environ, started
 from tests.services.cli.test_gateway import free_port, serving
 from tests.services.runtime.test_embedded import is_free, process_in, wait_until_all_gone
 from tests.waiting import wait_for
@@ -155,6 +156,27 @@ def test_a_projector_that_fails_gives_its_reason_and_its_exit_code(
     assert "the projector has ended (exit 4)" in said.read_text().splitlines()[-1]
 
 
+def test_a_projector_that_fails_before_the_gateway_serves_is_no_ordinary_end(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway is told to end then, and knows of nothing worse."""
+
+    @contextmanager
+    def failed(_url: str) -> Iterator[subprocess.Popen[str]]:
+        with subprocess.Popen(["sh", "-c", "exit 4"], text=True) as process:
+            process.wait()
+            yield process
+
+    def told_to_end(*_: object) -> bool:
+        raise SystemExit(0)
+
+    monkeypatch.setattr(commands, "projector_beside", failed)
+    monkeypatch.setattr(commands, "serve_and_say", told_to_end)
+    outcome = cli("up", HTTP_PORT=str(free_port()))
+    assert 4 == outcome.code
+    assert "the projector has ended (exit 4)" in outcome.err
+
+
 # The embedded server
 
 
@@ -186,6 +208,25 @@ def test_a_server_that_is_killed_is_started_again_and_each_report_counts_once(tm
             drills.assert_all_counted_once(client, "ft", "SI", reports)
         assert process.poll() is None
         wait_for(lambda: said.read_text().count("server_restarted") == 3, what="the last line about it")
+        process.terminate()
+        assert 0 == process.wait(20)
+    wait_until_all_gone(data)
+
+
+def test_the_projector_alone_starts_its_server_again(tmp_path: Path) -> None:
+    data, said = tmp_path / "data", tmp_path / "said"
+    env = environ("", "ft", DATA_DIR=str(data), LOG_FORMAT="json")
+    with said.open("wb") as stderr, started(["project"], env, stderr=stderr) as process:
+        wait_for(lambda: said.read_text().count("projector_started") == 2, within_s=20, what="the projector")
+        for number in range(1, 4):
+            os.kill(process_in(data / "server.lock"), signal.SIGKILL)
+            wait_for(lambda: said.read_text().count("server_restarted") == number, what="the server")  # noqa: B023
+            with plain_client(f"unix://{data}/valkey.sock") as client:
+                client.xadd("{ft:SI}:log", {"event": reported(number)})
+                wait_for(
+                    lambda: client.hget("{ft:SI}:g1:checkpoint", "entries") == b"%d" % number,  # noqa: B023
+                    what="the report to be counted",
+                )
         process.terminate()
         assert 0 == process.wait(20)
     wait_until_all_gone(data)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from services.runtime.logging import ALLOWED_FIELDS, keep_allowed_fields, set_up
 from services.runtime.settings import LogFormat, LogLevel
 from tests import given
 
+ROOT = Path(__file__).parents[3]
 NAME = "Janez Novak"
 
 
@@ -126,3 +130,24 @@ def test_the_allowed_fields_pass_unchanged_and_no_other(line: dict[str, Any]) ->
 def test_no_allowed_field_is_a_name_of_content() -> None:
     content = {"id", "source", "subject", "time", "data", "persons", "citizenship", "section", "case", "raw", "by"}
     assert set() == content & ALLOWED_FIELDS
+
+
+SAYS_MUCH = """
+from services.runtime.logging import set_up_logging
+from services.runtime.standard import put_in_order
+put_in_order()
+logger = set_up_logging("json", "info")
+for number in range(5_000):
+    logger.info("requests_answered", requests=number)
+"""
+
+
+def test_lines_of_several_processes_stay_whole() -> None:
+    """The gateway, the projector and its sides share one stderr."""
+    reading, writing = os.pipe()
+    processes = [subprocess.Popen([sys.executable, "-c", SAYS_MUCH], cwd=ROOT, stderr=writing) for _ in range(3)]
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        numbers = [json.loads(line)["requests"] for line in said]
+    assert [0, 0, 0] == [process.wait(20) for process in processes]
+    assert sorted([*range(5_000)] * 3) == sorted(numbers)
