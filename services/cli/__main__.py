@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "report": "report:report",
     "project": "project:project",
     "gateway": "gateway:gateway",
+    "control-room": "control_room:control_room",
     "tallies": "tallies:tallies",
     "replay": "tallies:replay",
     "audit": "audit:audit",
