@@ -1,0 +1,417 @@
+// The screen: what the stream tells becomes numbers, and beside them always stands how old they are.
+// Two loops: `draw` writes the numbers when something has changed and the view is not frozen; `tick`, once a second,
+// writes how the link, the store, the projector and the sides are, frozen or not.
+
+import { drawHours } from "./charts.js";
+import { dayAfter, dayStart, health, localDay, ServerClock, Steady } from "./clock.js";
+import { find, make, mark, replace, write } from "./dom.js";
+import { Lists } from "./lists.js";
+import { Stream } from "./stream.js";
+import { amended, digestOf, hourly, planOf, Room, sums } from "./tallies.js";
+import { Words } from "./words.js";
+
+const CHIP_MS = 60_000; // how long a change is shown
+const SPOKEN_MS = 30_000; // a screen reader hears the numbers at most so often
+const CHECKED_MS = 60_000; // how often the page computes the digest itself
+const SILENT_S = 600; // a side that nobody has heard for so long is called silent
+const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
+const ICONS = { connecting: "◌", live: "●", delayed: "◐", lost: "✕", past: "◷", ended: "✕" };
+const MOST_ON_WALL = { citizenship: 11, section: 5, latest: 6, devices: 4 };
+const MOST = { citizenship: Infinity, section: Infinity, latest: 30, devices: Infinity };
+
+const steady = new Steady();
+const snapshot = JSON.parse(find("#snapshot").textContent);
+const past = snapshot.view === "past";
+const words = new Words(await fetchWords(document.body.dataset.words));
+let room = new Room(snapshot);
+let view = readAddress();
+const clock = new ServerClock(steady, snapshot.now);
+const lists = new Lists(words, view.kiosk ? MOST_ON_WALL : MOST, address);
+
+let looked = snapshot.now; // when the server last saw the store
+let trouble = "";
+let lateMs = 0;
+let state = past ? "past" : "connecting";
+let frozen = null; // {room, at, since}: what stays on the screen
+let ended = false;
+let connected = false;
+let lostSince = null;
+let checked = { at: -Infinity, digest: "" };
+let spokenAt = -Infinity;
+let drawn = { figures: {}, view: "" };
+let due = false; // a drawing is under way
+const chips = new Map(); // figure -> [{at, change}] of the last minute
+
+// A screen without its words or with an error in it must not look like one that works.
+addEventListener("error", failed);
+addEventListener("unhandledrejection", failed);
+
+const stream = past ? null : new Stream(room.id, steady);
+stream?.addEventListener("snapshot", ({ detail }) => {
+  room = new Room(detail);
+  clock.set(detail.now);
+  [looked, lateMs] = [detail.now, 0];
+  changed();
+});
+stream?.addEventListener("change", ({ detail }) => { if (room.change(detail)) changed(); else stream.renew(); });
+stream?.addEventListener("side", ({ detail }) => { room.about(detail); changed(); });
+stream?.addEventListener("heartbeat", ({ detail }) => heartbeat(detail));
+stream?.addEventListener("woken", () => tick());
+stream?.addEventListener("ended", () => { ended = true; tick(); });
+
+listen();
+options();
+draw();
+tick();
+setInterval(tick, 1_000);
+
+function heartbeat({ now, first, sides, ...rest }) {
+  if (first) clock.set(now); // a new connection: its first message has not waited anywhere
+  connected = true;
+  lateMs = clock.heard(now);
+  ({ looked, trouble } = rest);
+  for (const side of sides) room.about(side);
+  if (sides.every(({ side, position }) => room.sides.get(side)?.position === position)) {
+    room.digest = rest.digest;
+    if (steady.now() - checked.at > CHECKED_MS) check(rest.digest);
+  }
+  changed();
+  tick();
+}
+
+/** The page adds up for itself: what it holds has to have the digest that the server names for the same positions. */
+async function check(digest) {
+  checked.at = steady.now();
+  const own = await digestOf(room);
+  if (own && own !== digest) stream.renew();
+  else checked.digest = own ?? "";
+}
+
+// --- the numbers ---
+
+/** Draw at the next frame, or soon: a hidden page has no frames, and its title still tells. */
+function changed() {
+  if (due) return;
+  due = true;
+  const work = () => { if (due) { due = false; draw(); } };
+  if (document.hidden) setTimeout(work, 200);
+  else requestAnimationFrame(work);
+}
+
+function draw() {
+  const shown = frozen?.room ?? room;
+  const serverMs = frozen?.at ?? asOf();
+  const found = sums(shown, view);
+  heads(shown);
+  figures(shown, found.figures);
+  lists.draw(shown, view, found, serverMs);
+  hours(shown, serverMs);
+  positions(shown, serverMs);
+  foot(shown);
+  title();
+}
+
+/** The moment, in the server's time, at which the numbers were true. */
+function asOf() {
+  const latest = Math.max(...Array.from(room.sides.values(), ({ position }) => Number.parseInt(position)));
+  return past ? latest : Date.parse(looked);
+}
+
+function figures(shown, found) {
+  const revised = amended(shown, view);
+  const same = drawn.view === JSON.stringify(view);
+  if (!same) chips.clear();
+  for (const row of document.querySelectorAll("#figures tbody tr")) {
+    const { measure } = row.dataset;
+    for (const cell of row.cells) {
+      if (cell.dataset.side === undefined) continue;
+      const key = `${measure} ${cell.dataset.side}`;
+      const count = found[measure]?.[cell.dataset.side] ?? 0;
+      const change = same && key in drawn.figures ? count - drawn.figures[key] : 0;
+      drawn.figures[key] = count;
+      if (change) (chips.get(key) ?? chips.set(key, []).get(key)).push({ at: steady.now(), change });
+      figure(cell, measure, count, revised[measure]?.[cell.dataset.side]);
+      chip(cell, key, change);
+    }
+  }
+  drawn.view = JSON.stringify(view);
+}
+
+function figure(cell, measure, count, revised) {
+  const { side } = cell.dataset;
+  replace(cell, "made", () => make("span", { class: "figure" },
+    make("b"), make("span", { class: "chip", title: words.say("change.title") }), make("span", { class: "unit" }), make("button", { class: "amended", type: "button" })));
+  write(find("b", cell), words.number(count));
+  write(find(".unit", cell), words.count(`unit.${measure}`, count));
+  const button = find(".amended", cell);
+  const change = revised && words.signed(revised.change);
+  mark(button, { hidden: revised ? undefined : "", "aria-label": revised && `${words.say("amended.open", { change })}` });
+  write(button, revised ? `${words.say("amended.mark")} ${change}` : "");
+  button.onclick = () => lists.reasons(frozen?.room ?? room, measure, side, revised, clock.now());
+}
+
+/** The change of the last minute beside its figure; it fades with the newest one. */
+function chip(cell, key, change) {
+  const recent = (chips.get(key) ?? []).filter(({ at }) => steady.now() - at < CHIP_MS);
+  chips.set(key, recent);
+  const sum = recent.reduce((total, one) => total + one.change, 0);
+  const element = find(".chip", cell);
+  write(element, sum ? `${sum > 0 ? "▲" : "▼"}${words.signed(sum)}` : "");
+  if (change) for (const animation of element.getAnimations()) animation.currentTime = 0;
+}
+
+function heads(shown) {
+  const sides = [...shown.sides.values()].filter(({ side }) => !view.side || side === view.side);
+  const key = sides.map(({ side }) => side).join();
+  const table = find("#figures");
+  if (table.dataset.sides === key) return;
+  table.dataset.sides = key;
+  for (const old of table.querySelectorAll("[data-side]:not([data-side=''])")) old.remove();
+  sides.forEach(({ side, citizenship }, index) => {
+    const name = make("span", { class: "name" }, `${side} `, make("small", {}, words.citizenship(citizenship)));
+    table.tHead.rows[0].append(make("th", { scope: "col", "data-side": side, class: `side${index}` }, name, " ", make("span", { class: "heard" })));
+    for (const row of table.tBodies[0].rows) row.append(make("td", { "data-side": side }));
+  });
+}
+
+function hours(shown, serverMs) {
+  const sides = [...shown.sides.values()].filter(({ side }) => !view.side || side === view.side);
+  const plan = view.operation ? planOf(shown, view.operation) : null;
+  drawHours(find("#hours > div"), sides.map((side) => {
+    const last = [plan?.ends, view.to].filter(Boolean).sort()[0];
+    const over = last ? dayStart(dayAfter(last), side.zone) : Infinity;
+    const end = Math.min(past ? serverMs : frozen?.at ?? clock.now(), over);
+    const hours = hourly(side, view, end / 1000).map((hour) => (hour.start * 1000 > serverMs ? { ...hour, count: null } : hour));
+    return { ...side, hours };
+  }), words);
+}
+
+function positions(shown, serverMs) {
+  const zone = zoneOf(shown);
+  const place = find("#asof");
+  const parts = Array.from(shown.sides.values(), ({ side, position }) => [side, position]);
+  replace(place, parts.map(([side]) => side).join(), () => [make("span"), ...parts.map(([side]) => make("span", {}, ` · ${side} `, make("a", { "data-position": side })))]);
+  write(place.firstChild, words.say("asof", { time: words.time(serverMs, zone, { today: clock.now() }) }));
+  for (const [side, position] of parts) {
+    const link = find(`[data-position="${side}"]`, place);
+    write(link, position);
+    mark(link, { href: address({ at: position }), title: words.say("position.title", { position }), "aria-label": `${words.say("position")} ${position}` });
+  }
+  const plan = view.operation ? planOf(shown, view.operation) : null;
+  write(find("#operation"), view.operation ? plan?.name || view.operation : words.say("operation.all"));
+  mark(find("#operation"), { title: view.operation || undefined });
+  write(find("#day"), plan ? dayOf(plan, localDay(serverMs, zone)) : period());
+}
+
+function dayOf(plan, today) {
+  const days = (to) => (Date.parse(to) - Date.parse(plan.starts)) / 86_400_000 + 1;
+  if (today < plan.starts) return words.say("operation.ahead", { date: words.day(plan.starts) });
+  if (today > plan.ends || plan.closed) return words.say("operation.over", { date: words.day(plan.ends) });
+  return words.say("operation.day", { day: days(today), days: days(plan.ends) });
+}
+
+function period() {
+  const [from, to] = [view.from && words.day(view.from), view.to && words.day(view.to)];
+  return from || to ? words.say(from && to ? "period" : from ? "period.from" : "period.to", { from, to }) : "";
+}
+
+function foot(shown) {
+  const audits = Array.from(shown.sides.values(), ({ side, zone, audit }) => (audit
+    ? { side, text: `✓ ${side} ${words.say("audit.agreed")} ${audit.position}, ${words.time(Date.parse(audit.at), zone, { today: clock.now() })}`, title: words.say("audit.title", { digest: audit.digest }) }
+    : { side, text: `○ ${side} ${words.say("audit.none")}` }));
+  replace(find("#audit"), JSON.stringify(audits), () => audits.map(({ text, title }) => make("span", { title }, `${text} `)));
+  const own = checked.digest === shown.digest && checked.digest;
+  replace(find("#digest"), `${shown.digest}${own}`, () => make("details", {},
+    make("summary", { title: words.say("digest.title") }, `${words.say("digest")} `, make("code", {}, shown.digest.slice(0, 12)), own ? ` ✓ ${words.say("digest.checked")}` : ""),
+    make("code", {}, shown.digest)));
+}
+
+// --- how things are ---
+
+function tick() {
+  const sides = [...room.sides.values()];
+  const silentS = stream ? stream.silentMs / 1000 : 0;
+  let causes = [];
+  if (past) state = "past";
+  else if (ended) state = "ended";
+  else {
+    ({ state, causes } = health({ silentS, lateS: lateMs / 1000, lookedS: clock.age(looked), trouble, sides }));
+    if (!connected && state !== "lost") state = "connecting"; // the page came with numbers; the stream has yet to speak
+  }
+  if (state !== "lost") lostSince = null;
+  else lostSince ??= clock.now() - silentS * 1000;
+  mark(document.body, { "data-state": state, "data-frozen": frozen ? "" : undefined });
+  write(find("#state"), `${ICONS[state]} ${words.say(`state.${state}`)}`);
+  write(find("#age"), past || state === "connecting" ? "" : words.age(silentS));
+  const lag = sides.reduce((sum, side) => sum + side.lag, 0);
+  write(find("#lag"), `· ${words.say("lag", { n: words.number(lag) })}`);
+  mark(find("#lag"), { title: sides.map(({ side, lag_s }) => words.say("lag.title", { side, age: words.age(lag_s) })).join("\n") });
+  sides.forEach(heardOf);
+  banners(causes);
+  freezing();
+  for (const cell of document.querySelectorAll("#figures td[data-side]")) if (!frozen) chip(cell, `${cell.parentElement.dataset.measure} ${cell.dataset.side}`, 0);
+  title();
+  speak();
+}
+
+function heardOf({ side, zone, heard, parked }) {
+  const place = find(`#figures th[data-side="${side}"] .heard`);
+  if (!place) return;
+  const age = heard ? clock.age(heard) : Infinity;
+  const silent = age > SILENT_S;
+  const text = !heard ? `◐ ${words.say("heard.never")}` : past ? words.time(Date.parse(heard), zone)
+    : silent ? `◐ ${words.say("silent", { age: words.age(age) })}` : words.say("heard", { age: words.age(age) });
+  write(place, parked ? `${text} · △ ${words.count("parked", parked)}` : text);
+  mark(place, { "data-silent": silent && !past ? "" : undefined });
+}
+
+function banners(causes) {
+  const zone = zoneOf(room);
+  const time = (ms) => words.time(ms, zone, { today: clock.now() });
+  const shownAsOf = time(frozen?.at ?? asOf());
+  const loss = find("#loss");
+  // The element is an alert: its text is written once per loss. What grows with the seconds stands beside it.
+  if (state === "lost") replace(loss, `lost ${lostSince}`, () => make("p", {}, `✕ ${words.say("lost.banner", { time: time(lostSince), asof: shownAsOf })}`));
+  else if (state === "ended") replace(loss, "ended", () => make("p", {}, `✕ ${words.say("ended.banner", { asof: shownAsOf })} `, make("a", { href: location.href }, words.say("ended.login"))));
+  else replace(loss, "", () => []);
+  const texts = causes.map(({ cause, side, age, trouble }) => {
+    const why = trouble ? `${words.has(`trouble.${trouble}`) ? words.say(`trouble.${trouble}`) : words.say("trouble.other", { code: trouble })} ` : "";
+    return why + words.say(`delayed.${cause}`, { side, age: words.age(age), time: time(Date.parse(looked)) });
+  });
+  replace(find("#delay"), texts.join(" "), () => (texts.length ? make("p", {}, `◐ ${texts.join(" ")}`) : ""));
+}
+
+function freezing() {
+  const place = find("#frozen");
+  mark(place, { hidden: frozen ? undefined : "" });
+  if (!frozen) return;
+  const oldS = (steady.now() - frozen.since) / 1000;
+  if (view.kiosk && oldS >= FREEZE_MAX_S) {
+    resume();
+    const notice = find("#notice");
+    write(notice, words.say("frozen.resumed", { age: words.age(FREEZE_MAX_S) }));
+    setTimeout(() => write(notice, ""), CHIP_MS);
+    return;
+  }
+  write(find("strong", place), `❄ ${words.say("state.frozen")}`);
+  const how = view.kiosk ? words.say("frozen.auto", { age: words.age(FREEZE_MAX_S - oldS) }) : words.say("frozen.resume");
+  write(find("span", place), `${words.say("frozen.view", { time: words.time(frozen.at, zoneOf(room)), age: words.age(oldS) })} · ${how}`);
+}
+
+function freeze() {
+  frozen = { room: structuredClone(room), at: asOf(), since: steady.now() };
+  toggled();
+}
+
+function resume() {
+  frozen = null;
+  draw();
+  toggled();
+}
+
+function toggled() {
+  mark(find("#freeze"), { "aria-pressed": Boolean(frozen) });
+  write(find("#freeze"), words.say(frozen ? "resume" : "freeze"));
+  tick();
+}
+
+function title() {
+  const persons = find('#figures [data-measure="persons"] b').textContent;
+  const now = frozen ? `❄ ${words.say("state.frozen")}` : `${ICONS[state]} ${words.say(`state.${state}`)}`;
+  const text = `${now} · ${persons} · ${find("#operation").textContent} · Fieldtally`;
+  if (document.title !== text) document.title = text;
+}
+
+/** For those who hear the screen: one sentence, and only when it is another one. */
+function speak() {
+  const place = find("#spoken");
+  if (frozen || steady.now() - spokenAt < SPOKEN_MS) return;
+  const figures = Array.from(document.querySelectorAll("#figures tbody tr"), (row) => `${row.cells[0].textContent}: ${find("b", row).textContent}`).join("; ");
+  if (place.dataset.figures === figures + state) return;
+  place.dataset.figures = figures + state;
+  write(place, words.say("status", { state: words.say(`state.${state}`), figures, time: words.time(asOf(), zoneOf(room), { seconds: false }) }));
+  spokenAt = steady.now();
+}
+
+function failed() {
+  const loss = find("#loss");
+  document.body.dataset.state = "lost";
+  replace(loss, "failed", () => make("p", {}, `✕ ${words.say("fault.banner")} `, make("a", { href: location.href }, words.say("fault.reload"))));
+}
+
+// --- the address is the view ---
+
+function readAddress() {
+  const of = new URLSearchParams(location.search);
+  const [operation, side, from, to] = ["operation", "side", "from", "to"].map((name) => of.get(name) ?? "");
+  return { operation, side, from, to, kiosk: of.get("kiosk") === "1" };
+}
+
+/** The address of this view with some of it changed; an empty value leaves a thing out. */
+function address(changes, base = location.pathname) {
+  const query = new URLSearchParams(location.search);
+  for (const [name, value] of Object.entries(changes)) if (value) query.set(name, value); else query.delete(name);
+  return query.size ? `${base}?${query}` : base;
+}
+
+/** Fill in what may be chosen, and what links lead to from this view. */
+function options() {
+  const form = find("#filters");
+  const plans = [...new Set([...room.sides.values()].flatMap(({ operations }) => operations.map(({ operation }) => operation)))].sort();
+  for (const [name, values] of [["operation", plans], ["side", [...room.sides.keys()]]]) {
+    const select = form.elements[name];
+    const known = [...select.options].map(({ value }) => value);
+    for (const value of values) if (!known.includes(value)) select.add(make("option", { value }, value));
+    select.value = view[name];
+  }
+  for (const name of ["from", "to"]) form.elements[name].value = view[name];
+  for (const link of document.querySelectorAll("a[data-set]")) {
+    const [name, value] = link.dataset.set.split("=");
+    mark(link, { href: address({ [name]: value }) });
+  }
+  for (const link of document.querySelectorAll("a[data-export]"))
+    mark(link, { href: address({ download: link.dataset.export.endsWith(".json") ? "1" : "" }, link.dataset.export) });
+}
+
+function listen() {
+  const form = find("#filters");
+  const go = (event) => {
+    if (form.elements.at.value !== (new URLSearchParams(location.search).get("at") ?? "")) return; // another time: another page
+    event.preventDefault();
+    const entries = ["operation", "side", "from", "to"].map((name) => [name, form.elements[name].value]);
+    history.pushState(null, "", address(Object.fromEntries(entries)));
+    moved();
+  };
+  form.addEventListener("submit", go);
+  form.addEventListener("change", (event) => { if (event.target.name !== "at") go(event); });
+  addEventListener("popstate", moved);
+  find("#freeze").addEventListener("click", () => (frozen ? resume() : freeze()));
+  find("#print").addEventListener("click", () => print());
+  addEventListener("keydown", (event) => {
+    if (find("#reasons").open || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+    const busy = event.target.closest?.("input, select, textarea, button, a, summary");
+    if (event.key === " " && !busy) {
+      event.preventDefault();
+      if (frozen) resume(); else freeze();
+    } else if (event.key === "Escape" && frozen) resume();
+  });
+}
+
+function moved() {
+  view = readAddress();
+  options();
+  draw();
+  tick();
+}
+
+// --- small things ---
+
+function zoneOf(shown) { return (shown.sides.get(view.side) ?? [...shown.sides.values()][0])?.zone ?? "UTC"; }
+
+async function fetchWords(from) {
+  for (;;) {
+    const answer = await fetch(from).catch(() => null);
+    if (answer?.ok) return answer.json();
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+  }
+}
