@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from heapq import nlargest
 from typing import Final
 
@@ -140,8 +140,7 @@ class RoomSide:
         stored = await self._store.load()
         checkpoint = stored.checkpoint
         position = checkpoint.position if checkpoint else START
-        since = self._now() - timedelta(hours=BOOK_HOURS)
-        book_since = Position(f"{int(since.timestamp() * 1000)}-0")
+        book_since = _hours_before(self._now())
         book = Book(self.side.zone)
         at = book_since
         while order(at) < order(position) and (entries := await self._log.read_after(at, CHUNK)):
@@ -248,7 +247,7 @@ class RoomSide:
         checkpoint = state.checkpoint
         position = checkpoint.position
         reached = received_at(position)
-        since = Position(f"{int((reached - timedelta(hours=BOOK_HOURS)).timestamp() * 1000)}-0")
+        since = _hours_before(reached)
         book, at = Book(self.side.zone), since
         while order(at) < order(position) and (entries := await self._log.read_after(at, CHUNK)):
             book.take(_readable(_up_to(entries, position)))
@@ -391,6 +390,11 @@ def _up_to(entries: Sequence[Entry], position: Position) -> list[Entry]:
 
 def _name(one: Recorded) -> Key:
     return one.event.id.int.to_bytes(16, "big")
+
+
+def _hours_before(moment: datetime) -> Position:
+    """Return the position from which on a book that shows a day before a moment has to be read."""
+    return Position(f"{max(0, int(moment.timestamp() - BOOK_HOURS * HOUR_S)) * 1000}-0")
 
 
 def _whole_hour(position: Position) -> int:

@@ -35,7 +35,7 @@ HttpRequest = Request[Any, Any, Any]
 HttpResponse = Response[bytes]
 
 JSON_TYPE: Final = "application/json"
-HTML_TYPE: Final = "text/html; charset=utf-8"
+HTML_TYPE: Final = "text/html"
 LOGIN_BYTES_MAX: Final = 4_096
 LOOKED_S: Final = 10.0
 """A server that was not seen for so long is away."""
@@ -53,8 +53,8 @@ _SAFE: Final = {
     "vary": "cookie, accept-language",
 }
 _TYPES: Final = {
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
+    "css": "text/css",
+    "js": "text/javascript",
     "json": JSON_TYPE,
     "svg": "image/svg+xml",
 }
@@ -160,7 +160,7 @@ class ControlRoom:
         async def tallies_csv(request: HttpRequest) -> HttpResponse:
             exported = await self._export(request)
             headers = {"content-disposition": 'attachment; filename="fieldtally.csv"'}
-            return _response(as_csv(exported), "text/csv; charset=utf-8; header=present", 200, headers, request)
+            return _response(as_csv(exported), "text/csv; header=present", 200, headers, request)
 
         @get("/api/tallies.json")
         async def tallies_json(request: HttpRequest) -> HttpResponse:
@@ -331,7 +331,7 @@ class ControlRoom:
             self.streams.close(audience, stream)
 
     async def _may_see(self, headers: Mapping[str, str], audience: Audience) -> bool:
-        """Tell whether a stream may go on; while nobody can be asked, it may: it says itself that the server is away."""
+        """Tell whether a stream may go on; while nobody can be asked it may, and says that the server is away."""
         try:
             return await self._audience(headers) == audience
         except FieldtallyError:

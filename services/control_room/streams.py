@@ -112,11 +112,11 @@ class Streams:
         return [audience for audience, streams in self._open.items() if streams]
 
     def open(self, audience: Audience, since: str, heartbeat: HeartbeatMessage) -> Stream:
-        """Open a stream that goes on from `since`, or begins with a reset if it cannot."""
+        """Open a stream that goes on from `since`, or begins with a reset if it cannot; without, it begins now."""
         self.flush()
         stream = Stream()
         stream.push(b"retry: %d\n\n" % RETRY_MS)
-        for piece in self._missed(audience, since):
+        for piece in self._missed(audience, since) if since else ():
             stream.push(piece)
         stream.push(_event("heartbeat", heartbeat))
         self._open.setdefault(audience, set()).add(stream)
