@@ -65,9 +65,9 @@ def page(language: Language, view: View, snapshot_json: str, assets: Mapping[str
         f'<body class="wall{kiosk}" data-state="{"past" if view.at else "connecting"}" data-words="{words_at}">',
         f'<a class="skip" href="#figures">{_e(say("skip"))}</a>',
         _header(say, view),
+        _menu(say, view),
         _banners(say, view),
-        '<main id="main">',
-        _filters(say, view),
+        "<main>",
         _figures(say),
         _panels(say),
         "</main>",
@@ -107,6 +107,17 @@ def _top(say: Words, theme: str, title: str, assets: Mapping[str, str], head: st
 
 
 def _header(say: Words, view: View) -> str:
+    return (
+        f'<header><h1><span id="operation">{_e(view.operation or say("operation.all"))}</span> '
+        '<span id="day" class="quiet"></span></h1>'
+        f'<p id="health"><strong id="state">◌ {_e(say("state.past" if view.at else "state.connecting"))}</strong> '
+        '<span id="age"></span> <span id="lag"></span></p><p id="asof"></p>'
+        f'<button id="more" type="button" popovertarget="menu" aria-label="{_e(say("menu"))}">☰</button></header>'
+    )
+
+
+def _menu(say: Words, view: View) -> str:
+    """Return what one may do: a bar on a desk, behind a button on a phone, nothing on a wall."""
     languages = "".join(
         _choice(name, {"lang": name}, view.query(name), current=name == say.language, title=words(name)("language"))
         for name in LANGUAGES
@@ -122,14 +133,11 @@ def _header(say: Words, view: View) -> str:
     )
     wall = _choice(say("kiosk"), {"kiosk": "1"}, view._replace(kiosk=True).query(say.language), current=False)
     return (
-        f'<header><h1><span id="operation">{_e(view.operation or say("operation.all"))}</span> '
-        '<span id="day" class="quiet"></span></h1>'
-        f'<p id="health"><strong id="state">◌ {_e(say("state.past" if view.at else "state.connecting"))}</strong> '
-        '<span id="age"></span> <span id="lag"></span></p><p id="asof"></p>'
+        f'<div id="menu" popover>{_filters(say, view)}'
         f'<div class="controls"><button id="freeze" type="button" aria-pressed="false">{_e(say("freeze"))}</button>'
         f'<nav aria-label="{_e(say("languages"))}">{languages}</nav>'
-        f'<nav aria-label="{_e(say("theme"))}">{themes}</nav>{wall}'
-        f'<form method="post" action="/logout"><button>{_e(say("logout"))}</button></form></div></header>'
+        f'<nav aria-label="{_e(say("theme"))}">{themes}{wall}</nav>'
+        f'<form method="post" action="/logout"><button>{_e(say("logout"))}</button></form></div></div>'
     )
 
 
@@ -150,8 +158,8 @@ def _banners(say: Words, view: View) -> str:
         else ""
     )
     return (
-        f'<div id="banners">{past}<div id="loss" role="alert"></div><div id="delay"></div><p id="notice"></p></div>'
-        '<div id="frozen" hidden><strong></strong> <span></span></div>'
+        f'<section id="banners" aria-label="{_e(say("health"))}">{past}<div id="loss" role="alert"></div>'
+        '<div id="delay"></div><p id="notice"></p><div id="frozen" hidden><strong></strong> <span></span></div></section>'
         '<p id="spoken" class="unseen" role="status"></p>'
         f'<noscript><p class="past">{_e(say("noscript"))}</p></noscript>'
     )

@@ -51,6 +51,6 @@ export function fill(table, heads, rows, empty) {
 function cell(tag, given, more) {
   const { text, number, href, title, mark: mood, span } = typeof given === "object" ? given : { text: given };
   const inner = href ? make("a", { href, title }, text) : text;
-  const classes = [number && "number", mood].filter(Boolean).join(" ") || undefined;
+  const classes = [number && "number", text === "0" && "quiet", mood].filter(Boolean).join(" ") || undefined;
   return make(tag === "th" && span ? "td" : tag, { ...(!span && more), class: classes, title: href ? undefined : title, colspan: span }, inner);
 }

@@ -6,6 +6,7 @@ import { AMENDMENTS, inView, planOf, sums, yearBefore } from "./tallies.js";
 
 const MEASURES = ["persons", "smugglers", "smuggling_cases", "smuggled_persons", "remanded"];
 const number = (text, title) => ({ text, number: true, title });
+const code = (text) => ({ text, mark: "code" });
 
 /** Rows beyond `most` become one, made by `rest`; a single one too many is shown as it is. */
 function limited(rows, most, rest) {
@@ -41,7 +42,7 @@ export class Lists {
     const heads = [words.say("citizenship"), ...names.map((side) => number(side, words.say("measure.persons"))),
       ...(names.length > 1 ? [number(words.say("total"), words.say("measure.persons"))] : []), number(words.say("smugglers"))];
     fill(find("#citizenship table"), heads, rows.map(([code, counts]) => typeof code === "number"
-      ? { key: "rest", cells: cells(words.count("other", code), counts) }
+      ? { key: "rest", cells: cells(words.say("other", { n: code }), counts) }
       : { key: `c-${code}`, cells: cells(words.citizenship(code), counts) }), words.say("empty"));
   }
 
@@ -61,7 +62,7 @@ export class Lists {
       number(words.say("smugglers")), number(words.say("nil"), words.say("measure.nil_reports"))];
     const shown = limited(rows, this.most.section, (rest) => ({ rest: rest.length, counts: merged(rest.map(({ counts }) => counts)) }));
     fill(find("#section table"), heads, shown.map(({ rest, place, counts, plan }) => {
-      if (rest) return { key: "rest", cells: cells("", words.count("other", rest), "", counts) };
+      if (rest) return { key: "rest", cells: cells("", words.say("other", { n: rest }), "", counts) };
       const [side, , section] = place.split("|");
       const name = { text: section || words.say("section.none"), title: plan?.area };
       return { key: place, cells: cells(side, name, words.say(`coverage.${plan?.coverage ?? "none"}`), counts) };
@@ -77,9 +78,9 @@ export class Lists {
     fill(find("#latest table"), heads, reports.map(({ side, zone, position, type, time, unit, section, revision, reason, counts }) => {
       const what = type === "withdrawal" ? `↩ ${words.say(`reason.${reason}`)}` : this.counted(type, counts ?? {});
       return { key: `${side} ${position}`, cells: [
-        { text: words.time(Date.parse(time), zone, { seconds: false, today: serverMs }), href: this.address({ at: position }), title: words.say("position.title", { position }) },
+        { text: words.time(Date.parse(time), zone, { seconds: false, today: serverMs }), href: this.address({ at: position }), title: words.say("position.title", { position }), mark: "code" },
         side, { text: revision && type !== "withdrawal" ? `${what} · ${words.say("amended.mark")} ${words.say("revised")}` : what, mark: type === "nil-report" ? "quiet" : undefined },
-        section ?? "", unit ?? "",
+        section ?? "", code(unit ?? ""),
       ] };
     }), words.say("latest.none"));
   }
@@ -105,8 +106,8 @@ export class Lists {
     const heads = [words.say("device"), words.say("device.heard"), number(words.say("device.highest")), words.say("device.missing")];
     fill(find("#devices table"), heads, devices.map(({ zone, unit, device, highest, missing, reused, heard }) => {
       const ranges = missing.map(([from, to]) => (from === to ? `${from}` : `${from}–${to}`)).join(", ");
-      const text = [ranges ? `△ ${ranges}` : words.say("device.none"), ...(reused ? [words.count("device.reused", reused)] : [])].join("; ");
-      return { key: `${unit}/${device}`, cells: [`${unit} ${device}`, heard ? words.time(Date.parse(heard), zone, { seconds: false, today: serverMs }) : "–",
+      const text = [...(ranges ? [`△ ${ranges}`] : []), ...(reused ? [`△ ${words.count("device.reused", reused)}`] : [])].join(" ") || words.say("device.none");
+      return { key: `${unit}/${device}`, cells: [code(`${unit} ${device}`), code(heard ? words.time(Date.parse(heard), zone, { seconds: false, today: serverMs }) : "–"),
         number(words.number(highest)), { text, mark: ranges || reused ? "warn" : "quiet" }] };
     }), words.say("heard.never"));
   }
@@ -120,13 +121,12 @@ export class Lists {
     const from = view.from || plan?.starts || `${(view.to || today).slice(0, 4)}-01-01`;
     const to = view.to || (plan && plan.ends < today ? plan.ends : today);
     const [now, before] = [[from, to], [yearBefore(from), yearBefore(to)]].map(([from, to]) => sums(room, { side: view.side, operation: "", from, to }).figures);
-    const period = (from, to) => words.say("period", { from: words.day(from), to: words.day(to) });
     const rows = MEASURES.filter((measure) => before[measure]);
-    const heads = [words.say("measure"), number(period(from, to)), number(period(yearBefore(from), yearBefore(to))), number(words.say("amended.change"))];
+    const heads = [words.say("measure"), number(words.days(from, to)), number(words.days(yearBefore(from), yearBefore(to))), number(words.say("amended.change"))];
     fill(find("#lastyear table"), heads, rows.map((measure) => {
       const [a, b] = [now[measure]?.[""] ?? 0, before[measure][""] ?? 0];
       return { key: measure, cells: [words.say(`measure.${measure}`), number(words.number(a)), number(words.number(b)), number(words.signed(a - b))] };
-    }), words.say("lastyear.none", { from: words.day(yearBefore(from)), to: words.day(yearBefore(to)) }));
+    }), words.say("lastyear.none", { period: words.days(yearBefore(from), yearBefore(to)) }));
     write(find("#lastyear > p"), rows.length ? words.say("lastyear.note") : "");
   }
 

@@ -16,7 +16,7 @@ const CHECKED_MS = 60_000; // how often the page computes the digest itself
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
 const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
 const ICONS = { connecting: "◌", live: "●", delayed: "◐", lost: "✕", past: "◷", ended: "✕" };
-const MOST_ON_WALL = { citizenship: 11, section: 5, latest: 6, devices: 4 };
+const MOST_ON_WALL = { citizenship: 11, section: 6, latest: 7, devices: 4 };
 const MOST = { citizenship: Infinity, section: Infinity, latest: 30, devices: Infinity };
 
 const steady = new Steady();
@@ -140,7 +140,9 @@ function figures(shown, found) {
 function figure(cell, measure, count, revised) {
   const { side } = cell.dataset;
   replace(cell, "made", () => make("span", { class: "figure" },
-    make("b"), make("span", { class: "chip", title: words.say("change.title") }), make("span", { class: "unit" }), make("button", { class: "amended", type: "button" })));
+    make("b"), " ", make("span", { class: "beside" },
+      make("span", {}, make("span", { class: "chip", title: words.say("change.title") }), " ", make("button", { class: "amended", type: "button" })),
+      make("span", { class: "unit" }))));
   write(find("b", cell), words.number(count));
   write(find(".unit", cell), words.count(`unit.${measure}`, count));
   const button = find(".amended", cell);
@@ -211,8 +213,9 @@ function dayOf(plan, today) {
 }
 
 function period() {
-  const [from, to] = [view.from && words.day(view.from), view.to && words.day(view.to)];
-  return from || to ? words.say(from && to ? "period" : from ? "period.from" : "period.to", { from, to }) : "";
+  const { from, to } = view;
+  if (from && to) return words.days(from, to);
+  return from ? words.say("period.from", { from: words.day(from) }) : to ? words.say("period.to", { to: words.day(to) }) : "";
 }
 
 function foot(shown) {
@@ -239,7 +242,7 @@ function tick() {
     if (!connected && state !== "lost") state = "connecting"; // the page came with numbers; the stream has yet to speak
   }
   if (state !== "lost") lostSince = null;
-  else lostSince ??= clock.now() - silentS * 1000;
+  else lostSince ??= Math.max(clock.now() - silentS * 1000, asOf());
   mark(document.body, { "data-state": state, "data-frozen": frozen ? "" : undefined });
   write(find("#state"), `${ICONS[state]} ${words.say(`state.${state}`)}`);
   write(find("#age"), past || state === "connecting" ? "" : words.age(silentS));
@@ -262,7 +265,7 @@ function heardOf({ side, zone, heard, parked }) {
   const text = !heard ? `◐ ${words.say("heard.never")}` : past ? words.time(Date.parse(heard), zone)
     : silent ? `◐ ${words.say("silent", { age: words.age(age) })}` : words.say("heard", { age: words.age(age) });
   write(place, parked ? `${text} · △ ${words.count("parked", parked)}` : text);
-  mark(place, { "data-silent": silent && !past ? "" : undefined });
+  mark(place, { "data-silent": silent && !past ? "" : undefined, title: parked ? words.say("parked.title") : undefined });
 }
 
 function banners(causes) {
@@ -270,8 +273,11 @@ function banners(causes) {
   const time = (ms) => words.time(ms, zone, { today: clock.now() });
   const shownAsOf = time(frozen?.at ?? asOf());
   const loss = find("#loss");
-  // The element is an alert: its text is written once per loss. What grows with the seconds stands beside it.
-  if (state === "lost") replace(loss, `lost ${lostSince}`, () => make("p", {}, `✕ ${words.say("lost.banner", { time: time(lostSince), asof: shownAsOf })}`));
+  // An alert: its text is written once per loss, and nobody is told of the seconds one by one.
+  if (state === "lost") {
+    replace(loss, `lost ${lostSince}`, () => make("p", {}, `✕ ${words.say("lost.banner", { time: time(lostSince), asof: shownAsOf })} `, make("span", { "aria-hidden": true })));
+    write(find("span", loss), words.age((clock.now() - lostSince) / 1000));
+  }
   else if (state === "ended") replace(loss, "ended", () => make("p", {}, `✕ ${words.say("ended.banner", { asof: shownAsOf })} `, make("a", { href: location.href }, words.say("ended.login"))));
   else replace(loss, "", () => []);
   const texts = causes.map(({ cause, side, age, trouble }) => {

@@ -51,6 +51,9 @@ export class Words {
   /** A calendar day, ISO 8601. */
   day(iso) { return format(this.#dates, { dateStyle: "medium", timeZone: "UTC" }).format(Date.parse(iso)); }
 
+  /** A period, both days included. */
+  days(from, to) { return format(this.#dates, { dateStyle: "medium", timeZone: "UTC" }).formatRange(Date.parse(from), Date.parse(to)); }
+
   /** A length of time in its two largest units. The symbols are the same in all languages. */
   age(seconds) {
     const s = Math.max(0, Math.floor(seconds));
