@@ -58,7 +58,7 @@ TITLES: Final[dict[Code, str]] = {
     "too-many-events": "Too many reports in one request",
     "unsupported-media-type": "The content type is not one that is taken here",
     "compressed": "Compressed requests are not taken",
-    "rate-limited": "Too many reports in a short time",
+    "rate-limited": "Too many reports in a short time, or requests at once",
     "unavailable": "Nothing can be recorded at the moment",
     "lagging": "The counting is too far behind to take more",
     "fault": "A fault in Fieldtally itself",
@@ -145,7 +145,7 @@ class Liveness(Struct, frozen=True):
 class Check(Struct, frozen=True, kw_only=True):
     """One thing that must be in order before reports are taken; `side` is empty where it concerns all."""
 
-    check: Literal["redis", "lag"]
+    check: Literal["redis", "lag", "writes"]
     side: str = ""
     ok: bool
     detail: str

@@ -31,7 +31,7 @@ from services.runtime.ending import end
 from services.runtime.errors import FieldtallyError, UsageError
 from services.runtime.logging import set_up_logging
 from services.runtime.settings import Settings, SideSettings, hide_password, read_settings
-from services.store.connection import check_server, connect
+from services.store.connection import check_server, connect, refusing_writes
 from services.store.door import RedisDoor
 from services.store.glance import RedisGlance
 from services.store.keys import PartitionKeys
@@ -111,12 +111,16 @@ class GatewayApp:
 
     async def _look(self) -> None:
         await asyncio.gather(*(side.look() for side in self.gateway.sides.values()))
+        try:
+            self.gateway.full = await refusing_writes(self._client, self._url)
+        except FieldtallyError:  # that the server is away, the sides know
+            self.gateway.full = None
 
     async def _watch(self) -> None:
         away = False
         while True:
             await asyncio.sleep(LOOK_S)
-            self.gateway.end_slow_requests()
+            self.gateway.intake.end_slow()
             await self._look()
             failure = next((side.failure for side in self.gateway.sides.values() if side.failure), None)
             if failure and not away:

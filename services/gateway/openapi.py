@@ -47,6 +47,7 @@ from schemas.http import (
 )
 from schemas.principals import ROLES
 from schemas.vocabulary import Position, Side
+from services.gateway.intake import UNDER_WAY_MAX
 from services.store.keys import PartitionKeys
 
 JSON_TYPE: Final = "application/json"
@@ -107,13 +108,20 @@ _REPORT_PROBLEMS: Final[dict[Code, tuple[str, str]]] = {
 _PROBLEMS: Final[dict[int, tuple[str, str, dict[Code, str]]]] = {
     400: (
         "BadRequest",
-        "The request cannot be read: a batch that is no JSON array, or a header that breaks its rule.",
+        (
+            "The request cannot be read: a batch that is no JSON array, a header that breaks its rule, or what is no "
+            "HTTP/1.1, such as a body with two lengths."
+        ),
         {"malformed-request": "the body is not a JSON array of reports"},
     ),
     401: (
         "NotAuthenticated",
         "The token is missing, unknown, revoked or expired. Ask the headquarters for a new one; keep the reports.",
-        {"not-authenticated": "send `Authorization: Bearer` with a token that `fieldtally devices enrol` gave out"},
+        {
+            "not-authenticated": (
+                "the token is unknown, revoked or expired; ask your headquarters for a new one, and keep the reports"
+            )
+        },
     ),
     403: (
         "NotAllowed",
@@ -128,7 +136,7 @@ _PROBLEMS: Final[dict[int, tuple[str, str, dict[Code, str]]]] = {
     405: (
         "MethodNotAllowed",
         "The address does not take this method; `Allow` names those that it takes.",
-        {"method-not-allowed": "PUT is not among the methods in `Allow`"},
+        {"method-not-allowed": "PUT is not among the methods in `Allow`; /docs shows what each address takes"},
     ),
     413: (
         "TooLarge",
@@ -151,7 +159,10 @@ _PROBLEMS: Final[dict[int, tuple[str, str, dict[Code, str]]]] = {
     ),
     429: (
         "RateLimited",
-        "Too many reports in a short time. Wait for as long as `Retry-After` says, then send the same again.",
+        (
+            f"Too many reports in a short time, or more than {UNDER_WAY_MAX} requests of a token at once. Wait for as "
+            "long as `Retry-After` says, then send the same again."
+        ),
         {"rate-limited": "wait 2 s; what was sent before counts"},
     ),
     500: (
@@ -310,6 +321,28 @@ def _paths(sides: tuple[Side, ...]) -> dict[str, Any]:
                 {"one operation": _operations(sides)},
             )
         },
+        "/": {
+            "get": {
+                "operationId": "root",
+                "tags": ["service"],
+                "summary": "The way to the documentation",
+                "security": [],
+                "responses": {
+                    "307": {
+                        "description": "This gateway has no page of its own here; its documentation is at `/docs`.",
+                        "headers": {
+                            "Location": {
+                                "description": "Where the documentation is.",
+                                "required": True,
+                                "schema": {"const": "/docs"},
+                                "example": "/docs",
+                            }
+                        },
+                    },
+                    **_problem_answers(400, 405),
+                },
+            }
+        },
         "/openapi.json": {
             "get": _public("openapiDocument", "This document", _json_answer("OpenAPI 3.1.", {"type": "object"}))
         },
@@ -458,7 +491,7 @@ def _limits() -> dict[str, Any]:
             **{
                 str(status): {"description": _PROBLEMS[status][1]}
                 | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
-                for status in (401, 403, 500, 503)
+                for status in (400, 401, 403, 500, 503)
             },
         },
     }
@@ -476,7 +509,7 @@ def _asking(
         "x-roles": ["unit", "desk"],
         "responses": {
             "200": _json_answer("The answer.", _ref(schema), examples),
-            **_problem_answers(401, 403, 405, 429, 500, 503),
+            **_problem_answers(400, 401, 403, 405, 429, 500, 503),
         },
     }
 
@@ -494,7 +527,7 @@ def _public(
         "summary": summary,
         **({"description": description} if description else {}),
         "security": [],
-        "responses": {"200": answer, **_problem_answers(405), **more},
+        "responses": {"200": answer, **_problem_answers(400, 405), **more},
     }
 
 
@@ -603,7 +636,7 @@ def _state_rules(named: dict[str, dict[str, Any]]) -> None:
     )
     _describe(
         named["Check"],
-        check=("What was looked at: whether Redis answers, or how far the counting is behind.", {}),
+        check=("What was looked at: whether Redis answers, takes writes, or how far the counting is behind.", {}),
         side=("The side concerned; empty where it concerns all.", {}),
         ok=("Whether it is in order.", {}),
         detail=("What was found, in words.", {}),
@@ -732,4 +765,5 @@ def _readiness(sides: tuple[Side, ...], *, ready: bool) -> Readiness:
         )
 
     checks = tuple(check for at, side in enumerate(sides) for check in of(side, 3 if ready or at else 12_480))
+    checks += (Check(check="writes", ok=True, detail="are taken"),)
     return Readiness(status="ready" if ready else "not-ready", checks=checks)

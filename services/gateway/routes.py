@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 import msgspec
 from litestar import Litestar, Request, Response, asgi, get
@@ -18,19 +17,15 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
-from schemas.codec import RFC_3339_PATTERN
 from schemas.http import (
     BATCH_MAX,
-    BATCH_TYPE,
     EVENT_BYTES_MAX,
-    EVENT_TYPE,
     PROBLEM_TYPE,
     REQUEST_BYTES_MAX,
     SENT_HEADER,
     Check,
     Code,
     Liveness,
-    Problem,
     Readiness,
     Result,
     Results,
@@ -39,16 +34,25 @@ from schemas.http import (
 from schemas.principals import Principal, Role
 from schemas.vocabulary import Side
 from services.gateway.admission import Admitted, admit, clock_off_s
+from services.gateway.intake import (
+    Intake,
+    RawHeaders,
+    RefusedError,
+    is_large,
+    is_single,
+    items_of,
+    mistake,
+    sent_at,
+)
 from services.gateway.metrics import CONTENT_TYPE, Metrics
 from services.gateway.side import GatewaySide, LaggingError
-from services.gateway.tokens import BELIEVED_S, RateLimit, Tokens
+from services.gateway.tokens import BELIEVED_S, RateLimit, Tokens, not_taken
 from services.runtime.errors import FieldtallyError
 from services.store.connection import BusyServerError
 from services.tally.numbers import missing_count
 
 HttpRequest = Request[Any, Any, Any]
 HttpResponse = Response[bytes]
-RawHeaders: TypeAlias = Mapping[bytes, bytes]
 
 JSON_TYPE: Final = "application/json"
 REPORTERS: Final[tuple[Role, ...]] = ("unit", "desk")
@@ -57,29 +61,14 @@ RETRY_FULL_S: Final = 30
 RETRY_LAGGING_S: Final = 5
 DEVICES_KEPT_S: Final = 10.0
 ANSWERED_S: Final = 0.1
-BODY_S: Final = 60
-HANG_UP: Final = {"connection": "close"}
-"""For who does not send the rest of a body."""
 
 _STATUS: Final = {"recorded": 201, "duplicate": 200, "conflict": 409, "rejected": 422}
-_WELL_FORMED: Final = re.compile(RFC_3339_PATTERN)
 _json: Final = msgspec.json.Encoder()
-_batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_moment: Final = msgspec.json.Decoder(datetime)
 _STYLE_ONLY: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-
-
-class RefusedError(Exception):
-    """A request that is refused as a whole."""
-
-    def __init__(self, refused: Problem, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(refused.code)
-        self.problem = refused
-        self.headers = dict(headers or {})
 
 
 class Pages(Struct, frozen=True):
@@ -114,7 +103,8 @@ class Gateway:
         self._monotonic = monotonic
         self._devices_counted_at = -DEVICES_KEPT_S
         self._answered: dict[str, _Answered] = {}
-        self._reading: dict[asyncio.Task[Any], float] = {}
+        self.intake = Intake(monotonic)
+        self.full: FieldtallyError | None = None
 
     def application(self, origins: Iterable[str]) -> Litestar:
         """Return the application; pages of these web origins may use it too."""
@@ -160,6 +150,10 @@ class Gateway:
             principal = await self._asking(request)
             return _answer(await self._side(principal).open_operations(self._now()))
 
+        @get("/", sync_to_thread=False)
+        def root() -> HttpResponse:
+            return Response(b"", status_code=307, headers={"location": "/docs"})
+
         @get("/openapi.json", sync_to_thread=False)
         def openapi() -> HttpResponse:
             return Response(pages.openapi, media_type=JSON_TYPE)
@@ -192,7 +186,7 @@ class Gateway:
             return Response(self.metrics.text(), media_type=CONTENT_TYPE.removesuffix("; charset=utf-8"))
 
         return [
-            events, standing, operations, openapi, asyncapi, docs, docs_css, live, ready, metrics,
+            events, standing, operations, root, openapi, asyncapi, docs, docs_css, live, ready, metrics,
         ]  # fmt: skip
 
     # /v1/events
@@ -211,6 +205,8 @@ class Gateway:
                 status, body, more = 204, b"", [(b"allow", METHODS.encode())]
             case method:
                 detail = _DETAILS["method-not-allowed"].format(method=method)
+                if method == "GET":
+                    detail = "reports are sent here, with POST; GET /v1/devices/me says which of a device have arrived"
                 raise RefusedError(problem("method-not-allowed", 405, detail), {"allow": METHODS})
         await send({"type": "http.response.start", "status": status, "headers": more})
         await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -219,16 +215,19 @@ class Gateway:
         """Take one report or a batch; the answer is a receipt for each of them."""
         begun, received = self._monotonic(), self._now()
         token, principal = await self._principal(headers)
-        single = _is_single(headers)
+        single = is_single(headers)
         self._let_in(token)
         self._side(principal).ready()
-        body = await self._read(headers, receive, EVENT_BYTES_MAX if single else REQUEST_BYTES_MAX)
-        if self._monotonic() - begun > BELIEVED_S:  # a body may take its time, and the token end meanwhile
-            await self._principal(headers)
-        sent = _sent(headers)
-        raws = [body] if single else _items(body)
-        self._rate_limit.take(token, max(0, len(raws) - 1))
-        results = await self._record(raws, principal, sent, received)
+        large = not single and is_large(headers)
+        with self.intake.under_way(token):
+            async with self.intake.room() if large else nullcontext():
+                body = await self.intake.read(headers, receive, EVENT_BYTES_MAX if single else REQUEST_BYTES_MAX)
+                if self._monotonic() - begun > BELIEVED_S:  # a body may take its time, and the token end meanwhile
+                    await self._principal(headers)
+                sent = sent_at(headers)
+                raws = [body] if single else items_of(body)
+                self._pay(token, len(raws))
+                results = await self._record(raws, principal, sent, received)
         self.metrics.acknowledged.observe(self._monotonic() - begun)
         self._log_answer(principal, results, self._monotonic() - begun)
         if not single:
@@ -236,30 +235,9 @@ class Gateway:
         (result,) = results
         if result.problem and result.problem.retryable:
             raise RefusedError(result.problem, {"retry-after": str(RETRY_AWAY_S)})
+        if result.problem and result.problem.code == "malformed" and (said := mistake(body, single=True)):
+            result = replace(result, problem=replace(result.problem, detail=said))
         return _STATUS[result.status], _json.encode(result), []
-
-    async def _read(self, headers: RawHeaders, receive: Receive, bytes_max: int) -> bytes:
-        """Read the body; who takes longer than a minute for it is not waited for."""
-        # No timer for each request, which costs as much as admission: `end_slow_requests` looks now and then.
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # we are a coroutine
-        self._reading[task] = self._monotonic()
-        try:
-            return await _body(headers, receive, bytes_max)
-        except asyncio.CancelledError:
-            if task in self._reading:
-                raise
-            detail = f"the body took longer than {BODY_S} seconds"
-            raise RefusedError(problem("malformed-request", 400, detail, retryable=True), HANG_UP) from None
-        finally:
-            self._reading.pop(task, None)
-
-    def end_slow_requests(self) -> None:
-        """Refuse the requests whose bodies do not come: nobody holds a connection open for nothing."""
-        late = self._monotonic() - BODY_S
-        for task in [task for task, began in self._reading.items() if began < late]:
-            del self._reading[task]
-            task.cancel()
 
     async def _record(
         self, raws: Sequence[bytes], principal: Principal, sent: datetime | None, received: datetime
@@ -288,10 +266,11 @@ class Gateway:
 
     async def _principal(self, headers: RawHeaders) -> tuple[str, Principal]:
         """Return who asks, with the digest of the token; all that is under /v1 is for those who report."""
-        found = await self._tokens.principal(headers.get(b"authorization", b"").decode("latin-1"))
+        authorization = headers.get(b"authorization", b"").decode("latin-1")
+        found = await self._tokens.principal(authorization)
         if found is None:
-            detail = "send `Authorization: Bearer` with a token that `fieldtally devices enrol` gave out"
-            raise RefusedError(problem("not-authenticated", 401, detail), {"www-authenticate": "Bearer"})
+            refused = problem("not-authenticated", 401, not_taken(authorization))
+            raise RefusedError(refused, {"www-authenticate": "Bearer"})
         principal = found[1]
         if principal.role not in REPORTERS:
             raise RefusedError(
@@ -309,11 +288,19 @@ class Gateway:
 
     def _let_in(self, token: str) -> None:
         """Take a request off what a token may send, also if it turns out to be unreadable."""
-        wait_s = self._rate_limit.wait_s(token)
+        self._require_paid(token, 1)
+        self._rate_limit.take(token, 1)
+
+    def _pay(self, token: str, reports: int) -> None:
+        """Take off what a request that was let in brings, unless others that came with it have used up everything."""
+        self._require_paid(token, 0)
+        self._rate_limit.take(token, max(0, reports - 1))
+
+    def _require_paid(self, token: str, left: int) -> None:
+        wait_s = self._rate_limit.wait_s(token, left)
         if wait_s:
             detail = f"wait {wait_s} s; what was sent before counts"
             raise RefusedError(problem("rate-limited", 429, detail, retryable=True), {"retry-after": str(wait_s)})
-        self._rate_limit.take(token, 1)
 
     def _side(self, principal: Principal) -> GatewaySide:
         return self.sides[Side(principal.side)]
@@ -336,6 +323,9 @@ class Gateway:
             checks.append(
                 Check(check="lag", side=name, ok=not lagging, detail=lagging or f"{side.lag:,} entries to be counted")
             )
+        unknown = "not known" if any(side.failure for side in self.sides.values()) else ""
+        refusing = str(self.full or unknown)
+        checks.append(Check(check="writes", ok=not refusing, detail=refusing or "are taken"))
         ready = all(check.ok for check in checks)
         return Readiness(status="ready" if ready else "not-ready", checks=tuple(checks))
 
@@ -431,7 +421,7 @@ _CODES: Final[dict[int, Code]] = {
 _DETAILS: Final[dict[Code, str]] = {
     "malformed-request": "the request's headers cannot be read",
     "not-found": "/docs shows what there is",
-    "method-not-allowed": "{method} is not among the methods in `Allow`",
+    "method-not-allowed": "{method} is not among the methods in `Allow`; /docs shows what each address takes",
     "too-large": f"at most {REQUEST_BYTES_MAX:,} bytes a request and {EVENT_BYTES_MAX:,} a report",
 }
 
@@ -444,70 +434,3 @@ def _answer(
     body: Struct, status: int = 200, media_type: str = JSON_TYPE, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
     return Response(_json.encode(body), status_code=status, media_type=media_type, headers=dict(headers or {}))
-
-
-def _is_single(headers: RawHeaders) -> bool:
-    """Tell one report from a batch by the content type, or refuse what is neither."""
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise RefusedError(problem("compressed", 415, "send the body as it is, without Content-Encoding"))
-    single = _content_type(headers.get(b"content-type", b""))
-    if single is None:
-        detail = f"send {EVENT_TYPE} or {BATCH_TYPE}, in UTF-8"
-        raise RefusedError(problem("unsupported-media-type", 415, detail), {"accept": f"{EVENT_TYPE}, {BATCH_TYPE}"})
-    return single
-
-
-@lru_cache(maxsize=100)
-def _content_type(text: bytes) -> bool | None:
-    """Tell one report from a batch; None for what is neither."""
-    media_type, _, parameters = text.decode("latin-1").lower().partition(";")
-    if re.sub(r"[\s\"]", "", parameters) not in ("", "charset=utf-8"):
-        return None
-    return {EVENT_TYPE: True, BATCH_TYPE: False}.get(media_type.strip())
-
-
-async def _body(headers: RawHeaders, receive: Receive, bytes_max: int) -> bytes:
-    """Read the body, or refuse it as soon as it is too long."""
-    announced = headers.get(b"content-length", b"")
-    chunks: list[bytes] = []
-    left = bytes_max
-    too_long = announced.isdigit() and int(announced) > bytes_max
-    more = True
-    while more and not too_long:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise RefusedError(problem("malformed-request", 400, "the request was broken off", retryable=True))
-        chunks.append(message["body"])
-        left -= len(message["body"])
-        too_long = left < 0
-        more = message["more_body"]
-    if too_long:
-        # The rest is let pass by, not hung up on: a client that is still sending would not get to read the answer.
-        raise RefusedError(problem("too-large", 413, f"the body is longer than {bytes_max:,} bytes"))
-    return b"".join(chunks)
-
-
-def _sent(headers: RawHeaders) -> datetime | None:
-    """Return what the device's clock showed when it sent this, if it says so."""
-    text = headers.get(SENT_HEADER.lower().encode())
-    if text is None:
-        return None
-    try:
-        if _WELL_FORMED.match(text.decode("latin-1")):
-            return _moment.decode(b'"%b"' % text)
-    except msgspec.MsgspecError:
-        pass
-    detail = f"the header {SENT_HEADER} is no time as RFC 3339 has it, such as 2024-03-14T04:12:09+01:00"
-    raise RefusedError(problem("malformed-request", 400, detail))
-
-
-def _items(body: bytes) -> list[bytes]:
-    """Return the items of a batch as they stand in it."""
-    try:
-        items = _batch.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        detail = "the body is not a JSON array of reports"
-        raise RefusedError(problem("malformed-request", 400, detail)) from error
-    if len(items) > BATCH_MAX:
-        raise RefusedError(problem("too-many-events", 413, f"{len(items):,} reports; at most {BATCH_MAX} at once"))
-    return [bytes(item) for item in items]

@@ -117,10 +117,7 @@ class GatewaySide:
     def _saw(self, seen: Glance) -> None:
         before, self.seen, self.failure = self.seen, seen, None
         same = (
-            before is not None
-            and before.generation == seen.generation
-            and order(before.position) <= order(seen.position)
-            and before.appended <= seen.appended
+            before is not None and order(before.position) <= order(seen.position) and before.appended <= seen.appended
         )
         if same:
             self._tail.is_indexed(seen.position)

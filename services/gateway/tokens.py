@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
@@ -12,16 +14,24 @@ from typing import Final
 from msgspec import Struct
 
 from schemas.principals import Principal
-from services.store.principals import DamagedPrincipalsError, RedisPrincipals, same_digest, token_digest
+from services.store.principals import DamagedPrincipalsError, RedisPrincipals, token_digest
 
 BELIEVED_S: Final = 4.0
 """For how long a principal is taken as read: a token that is revoked ends within that time, 10 s being promised."""
 REMEMBERED_MAX: Final = 20_000
 LOOKS_MAX: Final = 16
 """Tokens looked up at once: when hundreds of phones come back at the same moment, they wait for connections in line."""
+TOKEN_CHARACTERS: Final = 43
 TOKEN_CHARACTERS_MAX: Final = 200
 BURST_S: Final = 10
 """How many seconds' worth of reports a token may send at once: a device that was offline has some."""
+
+
+FOUND_BY: Final = 32
+"""Characters of a digest by which what is believed is found: 128 bits of it."""
+
+_QUOTES: Final = frozenset("\"'`<>[]{}“”„‘’«»")
+_BASE_64_URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class _Believed(Struct):
@@ -45,29 +55,57 @@ class Tokens:
     async def principal(self, authorization: str) -> tuple[str, Principal] | None:
         """Return whom an Authorization header stands for, with the digest of the token; None if nobody.
 
-        A token is looked for by its SHA-256, so the time that takes says nothing of how near a guess is.
+        No token is compared with another, only SHA-256 digests of tokens. What is believed is found by the first half
+        of a digest, and the whole then compared in constant time. How long the server takes to find a digest says at
+        most how far it agrees with a stored one, and no token can be computed from that.
         """
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > TOKEN_CHARACTERS_MAX:
             return None
         digest = token_digest(token)
-        believed = self._believed.get(digest)
-        if believed is None or believed.until <= self._monotonic():
+        believed = self._believed.get(digest[:FOUND_BY])
+        if (
+            believed is None
+            or believed.until <= self._monotonic()
+            or not hmac.compare_digest(believed.digest.encode(), digest.encode())
+        ):
             try:
                 async with self._looking:
                     found = await self._principals.find(digest)
             except DamagedPrincipalsError:  # `devices list` says which; until it is mended it lets nobody in
                 found = None
             believed = _Believed(digest, found, self._monotonic() + BELIEVED_S)
-            self._believed[digest] = believed
-            self._believed.move_to_end(digest)
+            self._believed[digest[:FOUND_BY]] = believed
+            self._believed.move_to_end(digest[:FOUND_BY])
             while len(self._believed) > REMEMBERED_MAX:
                 self._believed.popitem(last=False)
-        known = same_digest(believed.digest, digest)
-        if believed.principal is None or not known or not believed.principal.valid_at(self._now()):
+        if believed.principal is None or not believed.principal.valid_at(self._now()):
             return None
         return digest, believed.principal
+
+
+def not_taken(authorization: str) -> str:
+    """Say why an Authorization header stands for nobody; never whether its token is one that once was good."""
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    if not authorization:
+        said = "there is no Authorization header"
+    elif scheme.lower() != "bearer":
+        said = "the Authorization header does not begin with `Bearer` and a blank"
+    elif not token:
+        said = "no token stands after `Bearer`"
+    elif _QUOTES.intersection(token):
+        said = "the token stands in quotes or brackets; send it without them"
+    elif token.split() != [token]:
+        said = "there is a blank or a line break within the token"
+    elif not _BASE_64_URL.fullmatch(token):
+        said = "there are characters in the token that no token has"
+    elif len(token) != TOKEN_CHARACTERS:
+        said = f"the token has {len(token):,} characters, and every token {TOKEN_CHARACTERS}"
+    else:
+        return "the token is unknown, revoked or expired; ask your headquarters for a new one, and keep the reports"
+    return f"{said}: send `Authorization: Bearer` with a token that `fieldtally devices enrol` gave out"
 
 
 class _Bucket(Struct):
@@ -88,10 +126,10 @@ class RateLimit:
         self._monotonic = monotonic
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def wait_s(self, token: str) -> int:
-        """Return for how many whole seconds this token has to wait; 0 if it may go on."""
+    def wait_s(self, token: str, reports: int = 1) -> int:
+        """Return for how many whole seconds this token has to wait until it may send so many; 0 if it may go on."""
         left = self._bucket(token).left
-        return 0 if left >= 1 else max(1, ceil((1 - left) / self._rate))
+        return 0 if left >= reports else max(1, ceil((reports - left) / self._rate))
 
     def take(self, token: str, reports: int) -> None:
         """Take off what is sent."""

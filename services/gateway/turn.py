@@ -52,11 +52,11 @@ class Around:
         return self._reports.get(one.identity)
 
     def namesake(self, one: Submitted) -> Held | None:
-        """Return another report with this one's id."""
+        """Return another report with this one's id; where that is this report itself, `same` has it."""
         found = self._amendments.get(one.name)
         if found is None and one.event.revision:
             found = self._reports.get((one.name, 0))
-        return found if found and identity_of(found.event) != one.identity else None
+        return found
 
     def unit(self, one: Submitted) -> str | None:
         """Return the unit that made what this report amends."""

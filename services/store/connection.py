@@ -13,6 +13,7 @@ from redis.backoff import AbstractBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    MaxConnectionsError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -99,6 +100,10 @@ def in_words(error: BaseException, url: str) -> FieldtallyError:
             )
         case OutOfMemoryError():
             return BusyServerError(f"{server} is out of memory (maxmemory): give it more; nothing was written")
+        case MaxConnectionsError():
+            return UnreachableError(f"too many connections to {server} are in use here: wait, then try again")
+        case RedisConnectionError() if "max number of clients" in str(error):
+            return UnreachableError(f"{server} has too many clients (maxclients): wait, or let it take more")
         case RedisConnectionError() | RedisTimeoutError() | OSError() | TimeoutError():
             return UnreachableError(f"cannot reach {server}: is it running, and is FIELDTALLY_REDIS_URL right?")
         case ResponseError() if str(error).startswith("MISCONF"):
@@ -128,3 +133,33 @@ async def check_server(client: Client, url: str) -> dict[str, Any]:
             "set `maxmemory-policy noeviction` and start again"
         )
     return info
+
+
+async def refusing_writes(client: Client, url: str) -> FieldtallyError | None:
+    """Return why the server takes no writes at the moment, or None; it is asked, and nothing is written to find out.
+
+    Raises:
+        UnreachableError: the server does not answer.
+
+    """
+    with translated(url):
+        info: dict[str, Any] = await client.info("memory", "persistence", "replication")
+        counted = int(info.get("used_memory", 0)) - int(info.get("mem_not_counted_for_evict", 0))
+        if 0 < int(info.get("maxmemory", 0)) < counted:
+            return in_words(OutOfMemoryError(), url)
+        if info.get("role") == "slave" and info.get("slave_read_only", 1):
+            return in_words(ReadOnlyError(), url)
+        if info.get("aof_enabled") and info.get("aof_last_write_status", "ok") != "ok":
+            return in_words(ResponseError("MISCONF"), url)
+        if info.get("rdb_last_bgsave_status", "ok") != "ok" and await _stops_after_failed_snapshots(client):
+            return in_words(ResponseError("MISCONF"), url)
+    return None
+
+
+async def _stops_after_failed_snapshots(client: Client) -> bool:
+    """Tell whether a snapshot that failed keeps the server from writing: where it makes some, and is set so."""
+    try:
+        found: Any = await client.config_get("save", "stop-writes-on-bgsave-error")
+    except ResponseError:  # a user without that right; both are on by default
+        return True
+    return bool(found.get("save")) and found.get("stop-writes-on-bgsave-error") == "yes"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
@@ -33,17 +32,6 @@ _sides: Final = re.compile(r"[A-Z]{2}(,[A-Z]{2})*")
 def token_digest(token: str) -> str:
     """Return the SHA-256 of a token, in hexadecimal: what is stored of it. A token has 256 random bits, so no salt."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
-
-
-def same_digest(presented: str, known: str) -> bool:
-    """Compare two digests in constant time, such as that of a presented token with one that the caller has kept.
-
-    This and a look-up by digest are enough, and no token is ever compared with another. Whoever presents tokens can
-    learn from how long a look-up takes at most how far the digest of a guess agrees with a stored one; to use that, a
-    next guess whose digest agrees further would have to be found by trying, and the token behind a digest cannot be
-    computed from it at all. So the time says nothing of a token, however the server looks a field up.
-    """
-    return hmac.compare_digest(presented.encode(), known.encode())
 
 
 def is_part(text: str) -> bool:
@@ -99,12 +87,6 @@ class RedisPrincipals:
         found = self._read(rows)
         self._require_sound(found)
         return found.sound
-
-    async def put(self, principals: Mapping[str, Principal]) -> None:
-        """Store principals by the digests of their tokens, all at once; those there already are replaced."""
-        if principals:
-            with translated(self._url):
-                await self._client.hset(self._key, mapping=_rows(principals))
 
     async def change(
         self, decide: Callable[[Mapping[str, Principal]], tuple[Mapping[str, Principal], Outcome]]

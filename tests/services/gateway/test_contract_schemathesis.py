@@ -61,8 +61,9 @@ def checked(address: str, token: str, phases: dict[str, Any], folder: Path) -> t
             "checks": {
                 "max_response_time": 10,
                 # A report may fit the schema and still break a rule that no schema can state: its side is that of its
-                # `source`, its unit the token's, its operation one that is open. The document says 422 for that.
-                "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "403", "409", "422"]},
+                # `source`, its unit the token's, its operation one that is open. The document says 422 for that. And
+                # the way to the documentation is a 307.
+                "positive_data_acceptance": {"expected-statuses": ["2xx", "307", "401", "403", "409", "422"]},
                 # A batch of more than 500 is too large, for which HTTP has a status of its own, and the document too.
                 "negative_data_rejection": {"expected-statuses": ["400", "401", "405", "413", "415", "422"]},
             },

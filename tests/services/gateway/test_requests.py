@@ -213,6 +213,44 @@ def test_a_body_that_is_no_report_is_rejected_with_a_result(unit: Sender, body: 
     assert ("rejected", "malformed", PROBLEM) == (result["status"], result["problem"]["code"], set(result["problem"]))
 
 
+MISTAKES = [
+    (b"", "the body is empty"),
+    (b" \r\n", "the body is empty"),
+    (b"\xef\xbb\xbf{}", "without one"),
+    ("{}".encode("utf-16"), "save it as UTF-8"),
+    (b"report.json", "--data-binary @"),
+    (b"@./of patrol/report-1.json\n", "--data-binary @"),
+    (rb"C:\Users\patrol\report.json", "--data-binary @"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), [*MISTAKES, (b"[]", BATCH_TYPE)])
+def test_what_was_probably_meant_by_no_report_is_said_with_the_next_step(unit: Sender, body: bytes, said: str) -> None:
+    found = unit.one(body).json()["problem"]
+    assert "malformed" == found["code"]
+    assert said in found["detail"]
+
+
+@pytest.mark.parametrize(("body", "said"), [*MISTAKES, (b"{}", EVENT_TYPE)])
+def test_what_was_probably_meant_by_no_batch_is_said_with_the_next_step(unit: Sender, body: bytes, said: str) -> None:
+    answer = assert_refused(post(unit, body, BATCH_TYPE), 400, "malformed-request")
+    assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b'{"a":1}', b"nonsense", b"Janez Novak, Koper", b"1.5x, 2", b"a" * 500 + b".txt"]
+)
+def test_of_a_body_that_is_simply_wrong_nothing_is_guessed_and_nothing_repeated(unit: Sender, body: bytes) -> None:
+    detail = unit.one(body).json()["problem"]["detail"]
+    assert not [said for _, said in MISTAKES if said in detail]
+    assert "Janez" not in detail
+
+
+def test_a_form_as_curl_sends_it_is_told_what_curl_needs(unit: Sender) -> None:
+    answer = post(unit, report(), "application/x-www-form-urlencoded")
+    assert "--data-binary @" in assert_refused(answer, 415, "unsupported-media-type").json()["detail"]
+
+
 def test_nesting_without_end_in_one_item_of_a_batch_sinks_no_other(unit: Sender) -> None:
     bomb = b"[" * 900 + b"]" * 900
     inside = report()[:-1] + b',"x":' + bomb + b"}"
@@ -286,6 +324,7 @@ ADDRESSES = {
     "/v1/events": {"POST", "HEAD", "OPTIONS"},
     "/v1/devices/me": READ,
     "/v1/operations": READ,
+    "/": READ,
     "/openapi.json": READ,
     "/docs": READ,
     "/asyncapi.json": READ,
@@ -314,12 +353,21 @@ def test_a_method_that_an_address_does_not_take_is_refused_with_those_it_takes(u
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v1/", "/v1/event", "/v2/events", "/v1/events/1", "/health", "/favicon.ico", "//", "/docs/x", "/%ff",
+    ["/v1", "/v1/", "/v1/event", "/v2/events", "/v1/events/1", "/health", "/favicon.ico", "/docs/x", "/%ff",
      "/v1/devices/you", "/.env", "/v1/events/../../etc/passwd", "/schema", "/openapi.yaml"],
 )  # fmt: skip
 def test_there_is_nothing_at_any_other_address(unit: Sender, path: str) -> None:
     for method in ("GET", "POST"):
         assert_refused(unit.ask(method, path), 404, "not-found")
+
+
+def test_the_root_leads_to_the_documentation(unit: Sender) -> None:
+    answer = unit.ask("GET", "/")
+    assert (307, "/docs", b"") == (answer.status_code, answer.headers["location"], answer.content)
+
+
+def test_who_asks_for_reports_is_told_what_the_address_is_for(unit: Sender) -> None:
+    assert "with POST" in assert_refused(unit.ask("GET", "/v1/events"), 405, "method-not-allowed").json()["detail"]
 
 
 def test_pages_of_the_configured_origins_may_use_it_and_no_others(unit: Sender) -> None:

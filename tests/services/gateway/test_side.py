@@ -295,6 +295,36 @@ async def test_an_append_that_failed_may_have_got_there_all_the_same() -> None:
 
 
 @asynchronous
+async def test_another_report_of_an_id_that_is_being_recorded_waits_for_it() -> None:
+    log = Log()
+    side = side_over(log)
+    await side.record([one(1), one(2)])
+    log.gate.clear()
+    log.appending.clear()
+    first = asyncio.create_task(side.record([one(11, amends=1, revision=1)]))
+    await log.appending.wait()
+    second = asyncio.create_task(side.record([one(11, amends=2, revision=1)]))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    log.gate.set()
+    assert [["recorded"], ["conflict"]] == [statuses(each) for each in await asyncio.gather(first, second)]
+
+
+@asynchronous
+async def test_behind_a_log_that_lost_its_end_the_new_end_is_read() -> None:
+    log = Log()
+    side = side_over(log)
+    log.entries = {Position(f"{at}-0"): one(at).canonical for at in range(1, 9)}
+    log.glance = Glance("g1", Position("3-0"), 3, 0, {}, 8, Position("4-0"))
+    await side.look()
+    assert ["duplicate"] == statuses(await side.record([one(8)]))
+    log.entries = {Position(f"{at}-0"): one(at).canonical for at in range(1, 4)} | {Position("4-0"): one(24).canonical}
+    log.glance = Glance("g1", Position("3-0"), 3, 0, {}, 4, Position("4-0"))
+    await side.look()
+    assert ["duplicate"] == statuses(await side.record([one(24)]))
+
+
+@asynchronous
 async def test_a_server_that_was_set_back_is_read_anew() -> None:
     log = Log()
     side = side_over(log)

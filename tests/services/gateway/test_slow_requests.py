@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from schemas.http import EVENT_TYPE
-from services.gateway import routes, tokens
+from services.gateway import intake, routes, tokens
 from services.runtime.settings import Settings
 from tests.gateways import Sender, enrolled, reported, running_gateway
 
@@ -17,7 +17,7 @@ from tests.gateways import Sender, enrolled, reported, running_gateway
 def test_a_body_that_does_not_come_is_refused_and_the_connection_ended(
     settings: Settings, client: redis.Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "BODY_S", 0.2)
+    monkeypatch.setattr(intake, "BODY_S", 0.2)
     token = enrolled(client, prefix)
     with running_gateway(settings) as address, Sender(address, token) as sender:
         port = urlsplit(address).port

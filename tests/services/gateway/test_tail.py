@@ -119,6 +119,18 @@ def test_a_direct_write_is_known_too(doors: Doors, client: redis.Redis, settings
     assert ["duplicate"] * 2 == became(doors.unit.batch(reported(2), reported(1)))
 
 
+def test_of_the_same_report_twice_the_first_one_counts_wherever_each_is_known_from(
+    doors: Doors, client: redis.Redis, settings: Settings
+) -> None:
+    first = doors.unit.one(reported(1)).json()["position"]
+    with once_counted(settings, doors.unit, counted=True) as unit:
+        feed(client, settings.prefix, "SI", [given.entry(reported(1, persons={"AFG": 9}))])
+        assert ["recorded"] == became(unit.batch(reported(2)))
+        answer = unit.batch(reported(1))
+        assert ["duplicate"] == became(answer)
+        assert first == answer.json()["results"][0]["position"]
+
+
 @pytest.mark.parametrize("counted", [False, True], ids=["in-the-tail", "counted"])
 def test_an_older_revision_that_comes_once_more_is_a_duplicate(
     doors: Doors, client: redis.Redis, settings: Settings, *, counted: bool

@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from schemas.http import EVENT_TYPE
 from schemas.principals import Principal
 from services.gateway import tokens as tokens_module
-from services.gateway.tokens import BELIEVED_S, BURST_S, REMEMBERED_MAX, TOKEN_CHARACTERS_MAX, RateLimit, Tokens
+from services.gateway.tokens import (
+    BELIEVED_S,
+    BURST_S,
+    REMEMBERED_MAX,
+    TOKEN_CHARACTERS_MAX,
+    RateLimit,
+    Tokens,
+    not_taken,
+)
 from services.runtime.settings import Settings
 from services.store.principals import RedisPrincipals, token_digest
 from tests import given
@@ -151,6 +159,62 @@ def test_a_token_that_is_too_long_is_not_even_looked_for() -> None:
     for token in ("x" * (TOKEN_CHARACTERS_MAX + 1), "", "   "):
         assert asyncio.run(desk.tokens.principal(f"Bearer {token}")) is None
     assert [] == desk.asked
+
+
+def test_a_token_that_is_found_where_another_is_believed_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a digest says where to look; the whole one says who it is."""
+    monkeypatch.setattr(tokens_module, "token_digest", lambda presented: "0" * 63 + presented)
+    desk = Desk()
+    desk.rows["0" * 63 + "1"] = UNIT
+    assert asyncio.run(desk.tokens.principal("Bearer 1")) == ("0" * 63 + "1", UNIT)
+    assert asyncio.run(desk.tokens.principal("Bearer 2")) is None
+    assert asyncio.run(desk.tokens.principal("Bearer 1")) is not None
+    assert ["0" * 63 + end for end in "121"] == desk.asked
+
+
+GOOD = "x" * 43
+
+
+@pytest.mark.parametrize(
+    ("authorization", "said"),
+    [
+        ("", "no Authorization header"),
+        (GOOD, "does not begin with `Bearer`"),
+        ("Basic dXNlcjpwYXNz", "does not begin with `Bearer`"),
+        (f"Bearer\t{GOOD}", "does not begin with `Bearer`"),
+        ("Bearer", "no token"),
+        ("Bearer  ", "no token"),
+        (f'Bearer "{GOOD}"', "in quotes or brackets"),
+        (f"Bearer <{GOOD}>", "in quotes or brackets"),
+        (f"Bearer {GOOD[:20]} {GOOD[20:]}", "a blank"),
+        (f"Bearer {GOOD[:-1]}č", "no token has"),
+        (f"Bearer {GOOD[:-1]}=", "no token has"),
+        (f"Bearer {GOOD[:-1]}", "the token has 42 characters"),
+        (f"Bearer {GOOD}x", "the token has 44 characters"),
+        ("Bearer " + "x" * 5_000, "the token has 5,000 characters"),
+    ],
+)
+def test_a_token_that_cannot_be_one_is_told_why(authorization: str, said: str) -> None:
+    detail = not_taken(authorization)
+    assert said in detail
+    assert "fieldtally devices enrol" in detail
+    assert GOOD[:20] not in detail
+
+
+def test_of_a_token_that_could_be_one_nothing_is_told(client: redis.Redis, settings: Settings) -> None:
+    """Whether it was never given out, has ended or was revoked, is nobody's business."""
+    tokens = [
+        secrets.token_urlsafe(32),
+        enrolled(client, settings.prefix, state="revoked"),
+        enrolled(client, settings.prefix, expires=LONG_AGO),
+    ]
+    with running_gateway(settings) as address:
+        details = []
+        for token in tokens:
+            with Sender(address, token) as sender:
+                details.append(sender.one(reported(1)).json()["detail"])
+    assert len(tokens[0]) == tokens_module.TOKEN_CHARACTERS
+    assert {not_taken(f"Bearer {GOOD}")} == set(details)
 
 
 def test_guesses_without_end_are_not_all_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,14 @@ def readiness(sender: Sender) -> tuple[int, dict[str, Any]]:
     return answer.status_code, {check["check"]: check["ok"] for check in found["checks"] if check["side"] == "SI"}
 
 
+def writes(sender: Sender) -> tuple[int, bool, str]:
+    """Return the status of /health/ready, and what it says of writes."""
+    answer = sender.ask("GET", "/health/ready")
+    (check,) = [check for check in answer.json()["checks"] if check["check"] == "writes"]
+    assert "" == check["side"]
+    return answer.status_code, check["ok"], check["detail"]
+
+
 READY = (200, {"redis": True, "lag": True})
 AWAY = (503, {"redis": False, "lag": False})
 
@@ -118,14 +126,45 @@ def test_a_server_that_takes_no_writes_is_503_for_longer_and_nothing_is_lost(
         Sender(address, enrolled(client, prefix)) as unit,
     ):
         assert 201 == unit.one(reported(1)).status_code
+        assert (200, True, "are taken") == writes(unit)
         client.execute_command(*hinder)
+        _, taken, said = wait_for(lambda: (found := writes(unit))[0] == 503 and found, what="it to be noticed")
+        assert not taken and "unix:" in said
         assert 30 == assert_put_off(unit.one(reported(2)), "unavailable")
         assert_put_off(unit.batch(reported(2), reported(3)), "unavailable")
         # What is there already is a duplicate all the same: nothing needs to be written for it.
         assert 200 == unit.one(reported(1)).status_code
         client.execute_command(*relieve)
+        wait_for(lambda: writes(unit) == (200, True, "are taken"), what="it to be noticed that it is over")
         assert 201 == wait_for(lambda: (one := unit.one(reported(2))).is_success and one, what="writes").status_code
         assert [reported(1), reported(2)] == [fields[b"event"] for _, fields in log_of(client, prefix, "SI")]
+
+
+def test_a_server_whose_snapshots_fail_is_not_ready_until_one_succeeds_if_it_takes_no_writes_for_that(
+    fresh_server: OwnServer, settings_for: Settle, prefix: str
+) -> None:
+    with (
+        fresh_server.client() as client,
+        running_gateway(settings_for(fresh_server.url)) as address,
+        Sender(address, enrolled(client, prefix)) as unit,
+    ):
+        config: Any = client.config_get("dir", "dbfilename")
+        in_the_way = Path(config["dir"], config["dbfilename"])
+        in_the_way.mkdir()
+        client.config_set("save", "3600 1")
+        client.bgsave()
+        wait_for(lambda: writes(unit)[0] == 503, what="the failure to be noticed")
+        assert "its disk" in writes(unit)[2]
+        assert 30 == assert_put_off(unit.one(reported(1)), "unavailable")
+        client.config_set("stop-writes-on-bgsave-error", "no")
+        wait_for(lambda: writes(unit)[0] == 200, what="writes to be taken all the same")
+        assert 201 == unit.one(reported(1)).status_code
+        client.config_set("stop-writes-on-bgsave-error", "yes")
+        wait_for(lambda: writes(unit)[0] == 503, what="writes to be refused again")
+        in_the_way.rmdir()
+        client.bgsave()
+        wait_for(lambda: writes(unit)[0] == 200, what="the success to be noticed")
+        assert 201 == unit.one(reported(2)).status_code
 
 
 # A server that is there, and does not answer
