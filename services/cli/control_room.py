@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -11,8 +12,7 @@ from multiprocessing import get_context
 
 from schemas.vocabulary import Position, Side
 from services.cli.command import INTERRUPTED, command, settings
-from services.cli.gateway import told_to_end
-from services.cli.output import note
+from services.cli.gateway import say_when_it_serves, told_to_end
 from services.cli.server import kept_running, server_url
 from services.control_room.app import SHUTDOWN_S, ControlRoomApp
 from services.control_room.past import Rebuild
@@ -40,7 +40,9 @@ def control_room() -> int:
         kept_running(chosen, logger),
         rebuilding(chosen, url) as rebuild,
     ):
-        note(f"screen on {chosen.screen_address}; Ctrl-C ends")
+        if chosen.log_level in ("debug", "info"):
+            where = f"screen on {chosen.screen_address}; Ctrl-C ends"
+            threading.Thread(target=say_when_it_serves, args=(listener.getsockname(), where), daemon=True).start()
         make = partial(ControlRoomApp, chosen, url, logger, rebuild)
         interrupted = serve(make, listener, timeout_graceful_shutdown=SHUTDOWN_S, proxy_headers=True)
     return INTERRUPTED if interrupted else 0

@@ -59,7 +59,7 @@ def told_to_end() -> Iterator[None]:
 def serve_and_say(chosen: Settings, url: str, logger: FilteringBoundLogger, listener: socket.socket, ends: str) -> bool:
     """Serve until told to end, and say where, once it does; return whether Ctrl-C ended it."""
     where = f"gateway on {chosen.http_address}, described at {chosen.http_address}/docs; {ends}"
-    threading.Thread(target=_say_when_it_serves, args=(listener.getsockname(), where), daemon=True).start()
+    threading.Thread(target=say_when_it_serves, args=(listener.getsockname(), where), daemon=True).start()
     try:
         return serve(chosen, url, logger, listener)
     finally:
@@ -67,7 +67,8 @@ def serve_and_say(chosen: Settings, url: str, logger: FilteringBoundLogger, list
         signal.signal(signal.SIGTERM, _go_on)
 
 
-def _say_when_it_serves(address: tuple[str, int], where: str) -> None:
+def say_when_it_serves(address: tuple[str, int], where: str) -> None:
+    """Tell a person where it serves, once it does."""
     # The socket listens already: one question waits there until it is answered, or refused by a gateway that fails.
     connection = http.client.HTTPConnection(address[0], address[1])
     with suppress(OSError, http.client.HTTPException):

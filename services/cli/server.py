@@ -71,12 +71,19 @@ def kept_running(settings: Settings, logger: FilteringBoundLogger) -> Iterator[N
 @contextmanager
 def projector_beside(url: str, **changed: str) -> Iterator[subprocess.Popen[str]]:
     """Run a projector as a process of its own for as long as this lasts, with some settings changed."""
+    with program_beside("project", url, **changed) as process:
+        yield process
+
+
+@contextmanager
+def program_beside(command: str, url: str, **changed: str) -> Iterator[subprocess.Popen[str]]:
+    """Run one of our commands as a process of its own for as long as this lasts, with some settings changed."""
     environment = os.environ | {f"{ENV_PREFIX}{name}": text for name, text in ({"REDIS_URL": url} | changed).items()}
     # Ctrl-C in the terminal is for us, and we end it: what is ignored now, it ignores until it can handle it.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "project"],  # our own program
+        process = subprocess.Popen(  # noqa: S603  # the program is this very Python, and no shell reads the words
+            [sys.executable, "-m", "services.cli", command],  # our own program
             env=environment,
             text=True,
             preexec_fn=end_with_parent,  # noqa: PLW1509  # there is no thread yet, and it only asks the kernel
@@ -90,7 +97,7 @@ def projector_beside(url: str, **changed: str) -> Iterator[subprocess.Popen[str]
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            note("the projector did not end when asked; ending it")
+            note(f"`{command}` did not end when asked; ending it")
             process.kill()
             process.wait()
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import asdict
 from redis.exceptions import RedisError
 
+from schemas.screen import AuditShown
 from schemas.tallies import Checkpoint, Counters, DeviceNumbers, Operation, Parked
 from schemas.vocabulary import START, Position, order
 from services.runtime.errors import UnsoundTalliesError
@@ -142,6 +143,11 @@ class RedisTallyStore:
         with self._sound(generation_name):
             found = {Position(position.decode()): _parked.decode(row) for position, row in rows.items()}
             return dict(sorted(found.items(), key=lambda item: order(item[0])))
+
+    async def note_audit(self, audit: AuditShown) -> None:
+        """Keep that live and rebuilt tallies were found equal: the screens show when that was last."""
+        with translated(self._url):
+            await self._client.set(self._keys.audit, _json.encode(audit))
 
     async def close(self) -> None:
         """Give up the connection that turns are made on, and with it whatever it watched."""

@@ -35,6 +35,11 @@ def children_of(parent: int) -> list[int]:
         return []
 
 
+def runs(process: int, command: str) -> bool:
+    """Tell whether a process is one of our commands."""
+    return command.encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+
+
 def is_gone(process: int) -> bool:
     """Tell whether a process has ended, waited for or not."""
     try:
@@ -48,7 +53,7 @@ def up(url: str, prefix: str, said: Path, **settings: str) -> Iterator[tuple[Run
     """Run `up`; yield the process, its address, and its projector's process once that follows both sides."""
     with serving("up", url, prefix, said, **settings) as (process, address):
         wait_for(lambda: said.read_text().count("projector_started") == 2, within_s=20, what="the projector")
-        [projector] = children_of(process.pid)
+        [projector] = [child for child in children_of(process.pid) if runs(child, "project")]
         yield process, address, projector
 
 
