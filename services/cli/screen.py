@@ -16,6 +16,7 @@ from services.cli.server import program_beside
 from services.runtime.clock import monotonic, now
 from services.runtime.entropy import new_token
 from services.runtime.errors import UsageError
+from services.runtime.serving import listen
 from services.runtime.settings import Settings
 from services.store.connection import connect
 from services.store.principals import RedisPrincipals, token_digest
@@ -36,12 +37,10 @@ def screen_beside(chosen: Settings, url: str, **changed: str) -> Iterator[subpro
 
 
 def free_screen_port(chosen: Settings) -> int:
-    """Return the port of the settings if nobody listens there, else one that is free."""
-    for port in (chosen.screen_port, 0):
-        with suppress(OSError), socket.create_server((chosen.http_host, port)) as listener:
-            found: int = listener.getsockname()[1]
-            return found
-    raise UsageError(f"cannot listen on {chosen.http_host}: set FIELDTALLY_HTTP_HOST")
+    """Return a port that is free; that of the settings may be another screen's, and two demos may start at once."""
+    with listen(chosen.http_host, 0, "HTTP_HOST") as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def say_where(chosen: Settings, token: str, screen: subprocess.Popen[str]) -> None:
