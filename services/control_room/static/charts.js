@@ -46,7 +46,7 @@ function chart({ side, zone, hours }, most, words) {
     make("line", { x1: 0, y1: 0, x2: 0, y2: 8, class: "hatch" }));
   svg.append(make("defs", {}, hatch), make("line", { x1: 0, y1: HEAD, x2: WIDTH, y2: HEAD, class: "grid" }));
   hours.forEach(({ start, count }, index) => {
-    const [x, height] = [index * STEP, ((base - HEAD) * (count ?? most)) / most];
+    const [x, height] = [index * STEP, ((base - HEAD) * Math.max(0, count ?? most)) / most];
     if (count === null) svg.append(make("rect", { x, y: HEAD, width: STEP, height: base - HEAD, fill: `url(#hatch-${side})` }));
     else if (count) svg.append(make("rect", { x: x + 2, y: base - height, width: STEP - 4, height, class: "bar" }));
     if (index % 6 === 0) {

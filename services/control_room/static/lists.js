@@ -40,7 +40,7 @@ export class Lists {
       || count(right, "smugglers", "") - count(left, "smugglers", "") || words.collator.compare(words.citizenship(a), words.citizenship(b));
     const rows = limited([...found].sort(order), this.most.citizenship, (rest) => [rest.length, merged(rest.map(([, counts]) => counts))]);
     const heads = [words.say("citizenship"), ...names.map((side) => number(side, words.say("measure.persons"))),
-      ...(names.length > 1 ? [number(words.say("total"), words.say("measure.persons"))] : []), number(words.say("smugglers"))];
+      ...(names.length > 1 ? [number(words.say("total.short"), `${words.say("total")}: ${words.say("measure.persons")}`)] : []), number(words.say("smugglers"))];
     fill(find("#citizenship table"), heads, rows.map(([code, counts]) => typeof code === "number"
       ? { key: "rest", cells: cells(words.say("other", { n: code }), counts) }
       : { key: `c-${code}`, cells: cells(words.citizenship(code), counts) }), words.say("empty"));

@@ -39,7 +39,8 @@ export class Room {
 
 function taken(text, count) {
   const [side, operation, section, day, measure, citizenship] = text.split("|");
-  return { side, operation, section, day, measure, citizenship, count };
+  const place = section ? `${side}|${operation}|${section}` : `${side}||`;
+  return { side, operation, section, place, day, measure, citizenship, count };
 }
 
 // A message that comes again after a reconnection brings the same entries again.
@@ -58,27 +59,26 @@ export function inView(cell, { operation, side, from, to } = ALL) {
 export function sums(room, view) {
   const found = { figures: {}, citizenships: new Map(), sections: new Map() };
   for (const side of room.sides.values())
-    for (const cell of side.cells.values()) if (inView(cell, view)) {
-      const { measure, count, citizenship, operation, section } = cell;
-      const place = section ? `${cell.side}|${operation}|${section}` : `${cell.side}||`;
+    for (const cell of side.cells.values()) {
+      if (!inView(cell, view)) continue;
+      const { measure, count } = cell;
       add((found.figures[measure] ??= {}), cell.side, count);
-      add(row(found.sections, place), measure, count, false);
-      if (measure === "persons" || measure === "smugglers") {
-        const counts = row(found.citizenships, citizenship);
-        add((counts[measure] ??= {}), cell.side, count);
-      }
+      const section = row(found.sections, cell.place);
+      section[measure] = (section[measure] ?? 0) + count;
+      if (measure === "persons" || measure === "smugglers") add((row(found.citizenships, cell.citizenship)[measure] ??= {}), cell.side, count);
     }
   return found;
 }
 
 function row(map, key) {
-  if (!map.has(key)) map.set(key, {});
-  return map.get(key);
+  let found = map.get(key);
+  if (!found) map.set(key, (found = {}));
+  return found;
 }
 
-function add(counts, key, count, total = true) {
-  counts[key] = (counts[key] ?? 0) + count;
-  if (total) counts[""] = (counts[""] ?? 0) + count;
+function add(counts, side, count) {
+  counts[side] = (counts[side] ?? 0) + count;
+  counts[""] = (counts[""] ?? 0) + count;
 }
 
 /** By how much amendments in the view changed a measure: by side, "" for all, with the amendments themselves. */

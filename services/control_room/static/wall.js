@@ -29,6 +29,7 @@ const clock = new ServerClock(steady, snapshot.now);
 const lists = new Lists(words, view.kiosk ? MOST_ON_WALL : MOST, address);
 
 let looked = snapshot.now; // when the server last saw the store
+let lookedS = 0; // how long ago that was when it last spoke: its silence is another fact
 let trouble = "";
 let lateMs = 0;
 let state = past ? "past" : "connecting";
@@ -39,7 +40,9 @@ let lostSince = null;
 let checked = { at: -Infinity, digest: "" };
 let spokenAt = -Infinity;
 let drawn = { figures: {}, view: "" };
+let missed = ""; // positions that a heartbeat named and the page has not reached
 let due = false; // a drawing is under way
+let [drawnAt, restMs] = [0, 0];
 const chips = new Map(); // figure -> [{at, change}] of the last minute
 
 // A screen without its words or with an error in it must not look like one that works.
@@ -50,7 +53,7 @@ const stream = past ? null : new Stream(room.id, steady);
 stream?.addEventListener("snapshot", ({ detail }) => {
   room = new Room(detail);
   clock.set(detail.now);
-  [looked, lateMs] = [detail.now, 0];
+  [looked, lookedS, lateMs] = [detail.now, 0, 0];
   changed();
 });
 stream?.addEventListener("change", ({ detail }) => { if (room.change(detail)) changed(); else stream.renew(); });
@@ -70,8 +73,13 @@ function heartbeat({ now, first, sides, ...rest }) {
   connected = true;
   lateMs = clock.heard(now);
   ({ looked, trouble } = rest);
+  lookedS = (Date.parse(now) - Date.parse(looked)) / 1000;
   for (const side of sides) room.about(side);
-  if (sides.every(({ side, position }) => room.sides.get(side)?.position === position)) {
+  const ahead = sides.filter(({ side, position }) => room.sides.get(side)?.position !== position).map(({ side, position }) => `${side} ${position}`).join();
+  // A heartbeat comes after the changes that it includes. Told twice of a position that no change has brought: one is lost.
+  if (ahead && ahead === missed) stream.renew();
+  missed = ahead;
+  if (!ahead) {
     room.digest = rest.digest;
     if (steady.now() - checked.at > CHECKED_MS) check(rest.digest);
   }
@@ -93,12 +101,14 @@ async function check(digest) {
 function changed() {
   if (due) return;
   due = true;
-  const work = () => { if (due) { due = false; draw(); } };
-  if (document.hidden) setTimeout(work, 200);
+  const work = () => { due = false; draw(); };
+  const waitMs = restMs - (performance.now() - drawnAt);
+  if (document.hidden || waitMs > 0) setTimeout(work, Math.max(waitMs, 20));
   else requestAnimationFrame(work);
 }
 
 function draw() {
+  const began = performance.now();
   const shown = frozen?.room ?? room;
   const serverMs = frozen?.at ?? asOf();
   const found = sums(shown, view);
@@ -109,6 +119,8 @@ function draw() {
   positions(shown, serverMs);
   foot(shown);
   title();
+  drawnAt = performance.now();
+  restMs = 3 * (drawnAt - began); // a slow PC with a large log spends a quarter of its time here, not all of it
 }
 
 /** The moment, in the server's time, at which the numbers were true. */
@@ -238,7 +250,7 @@ function tick() {
   if (past) state = "past";
   else if (ended) state = "ended";
   else {
-    ({ state, causes } = health({ silentS, lateS: lateMs / 1000, lookedS: clock.age(looked), trouble, sides }));
+    ({ state, causes } = health({ silentS, lateS: lateMs / 1000, lookedS, trouble, sides }));
     if (!connected && state !== "lost") state = "connecting"; // the page came with numbers; the stream has yet to speak
   }
   if (state !== "lost") lostSince = null;
