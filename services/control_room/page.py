@@ -160,7 +160,8 @@ def _banners(say: Words, view: View) -> str:
     return (
         f'<section id="banners" aria-label="{_e(say("health"))}">{past}<div id="loss" role="alert"></div>'
         '<div id="delay"></div><p id="notice"></p>'
-        '<div id="frozen" hidden><strong></strong> <span></span></div></section>'
+        '<div id="frozen" hidden><strong></strong> <span></span> '
+        f'<button id="resume" type="button">{_e(say("resume"))}</button></div></section>'
         '<p id="spoken" class="unseen" role="status"></p>'
         f'<noscript><p class="past">{_e(say("noscript"))}</p></noscript>'
     )

@@ -55,6 +55,6 @@ function chart({ side, zone, hours }, most, words) {
     }
   });
   svg.append(make("line", { x1: 0, y1: base, x2: WIDTH, y2: base, class: "axis" }));
-  svg.append(make("text", { x: 2, y: HEAD - 6 }, words.number(most)));
+  if (hours.some(({ count }) => count !== null)) svg.append(make("text", { x: 2, y: HEAD - 6 }, words.number(most)));
   return svg;
 }

@@ -56,16 +56,16 @@ export class Lists {
     for (const place of planned.keys()) if (view.operation && !found.has(place)) found.set(place, {});
     const rows = [...found].map(([place, counts]) => ({ place, counts, plan: planned.get(place) }))
       .sort((a, b) => (b.counts.persons ?? 0) - (a.counts.persons ?? 0) || (a.place < b.place ? -1 : 1));
-    const cells = (side, name, coverage, counts) => [name, side, coverage,
+    const cells = (name, coverage, counts) => [name, coverage,
       ...["persons", "smugglers", "nil_reports"].map((measure) => number(words.number(counts[measure] ?? 0)))];
-    const heads = [words.say("section"), words.say("side"), words.say("coverage"), number(words.say("persons")),
+    const heads = [words.say("section"), words.say("coverage"), number(words.say("persons")),
       number(words.say("smugglers")), number(words.say("nil"), words.say("measure.nil_reports"))];
     const shown = limited(rows, this.most.section, (rest) => ({ rest: rest.length, counts: merged(rest.map(({ counts }) => counts)) }));
     fill(find("#section table"), heads, shown.map(({ rest, place, counts, plan }) => {
-      if (rest) return { key: "rest", cells: cells("", words.say("other", { n: rest }), "", counts) };
+      if (rest) return { key: "rest", cells: cells(words.say("other", { n: rest }), "", counts) };
       const [side, , section] = place.split("|");
-      const name = { text: section || words.say("section.none"), title: plan?.area };
-      return { key: place, cells: cells(side, name, words.say(`coverage.${plan?.coverage ?? "none"}`), counts) };
+      const name = { text: `${side} ${section || words.say("section.none")}`, title: plan?.area };
+      return { key: place, cells: cells(name, words.say(`coverage.${plan?.coverage ?? "none"}`), counts) };
     }), words.say("empty"));
   }
 

@@ -35,6 +35,7 @@ let lateMs = 0;
 let state = past ? "past" : "connecting";
 let frozen = null; // {room, at, since}: what stays on the screen
 let ended = false;
+let fault = false; // an error in this page itself; only loading it anew ends that
 let connected = false;
 let lostSince = null;
 let checked = { at: -Infinity, digest: "" };
@@ -247,7 +248,8 @@ function tick() {
   const sides = [...room.sides.values()];
   const silentS = stream ? stream.silentMs / 1000 : 0;
   let causes = [];
-  if (past) state = "past";
+  if (fault) state = "lost";
+  else if (past) state = "past";
   else if (ended) state = "ended";
   else {
     ({ state, causes } = health({ silentS, lateS: lateMs / 1000, lookedS, trouble, sides }));
@@ -259,7 +261,7 @@ function tick() {
   write(find("#state"), `${ICONS[state]} ${words.say(`state.${state}`)}`);
   write(find("#age"), past || state === "connecting" ? "" : words.age(silentS));
   const lag = sides.reduce((sum, side) => sum + side.lag, 0);
-  write(find("#lag"), `· ${words.say("lag", { n: words.number(lag) })}`);
+  write(find("#lag"), past ? "" : `· ${words.say("lag", { n: words.number(lag) })}`);
   mark(find("#lag"), { title: sides.map(({ side, lag_s }) => words.say("lag.title", { side, age: words.age(lag_s) })).join("\n") });
   sides.forEach(heardOf);
   banners(causes);
@@ -274,13 +276,14 @@ function heardOf({ side, zone, heard, parked }) {
   if (!place) return;
   const age = heard ? clock.age(heard) : Infinity;
   const silent = age > SILENT_S;
-  const text = !heard ? `◐ ${words.say("heard.never")}` : past ? words.time(Date.parse(heard), zone)
+  const text = !heard ? `◐ ${words.say("heard.never")}` : past ? words.say("heard.at", { time: words.time(Date.parse(heard), zone, { today: asOf() }) })
     : silent ? `◐ ${words.say("silent", { age: words.age(age) })}` : words.say("heard", { age: words.age(age) });
   write(place, parked ? `${text} · △ ${words.count("parked", parked)}` : text);
   mark(place, { "data-silent": silent && !past ? "" : undefined, title: parked ? words.say("parked.title") : undefined });
 }
 
 function banners(causes) {
+  if (fault) return;
   const zone = zoneOf(room);
   const time = (ms) => words.time(ms, zone, { today: clock.now() });
   const shownAsOf = time(frozen?.at ?? asOf());
@@ -299,6 +302,7 @@ function banners(causes) {
   replace(find("#delay"), texts.join(" "), () => (texts.length ? make("p", {}, `◐ ${texts.join(" ")}`) : ""));
 }
 
+/** What stands still needs saying in large letters; a wall that nobody comes back to goes on by itself. */
 function freezing() {
   const place = find("#frozen");
   mark(place, { hidden: frozen ? undefined : "" });
@@ -317,6 +321,7 @@ function freezing() {
 }
 
 function freeze() {
+  if (past) return; // which does not move
   frozen = { room: structuredClone(room), at: asOf(), since: steady.now() };
   toggled();
 }
@@ -352,9 +357,9 @@ function speak() {
 }
 
 function failed() {
-  const loss = find("#loss");
+  fault = true;
   document.body.dataset.state = "lost";
-  replace(loss, "failed", () => make("p", {}, `✕ ${words.say("fault.banner")} `, make("a", { href: location.href }, words.say("fault.reload"))));
+  replace(find("#loss"), "failed", () => make("p", {}, `✕ ${words.say("fault.banner")} `, make("a", { href: location.href }, words.say("fault.reload"))));
 }
 
 // --- the address is the view ---
@@ -403,7 +408,9 @@ function listen() {
   form.addEventListener("submit", go);
   form.addEventListener("change", (event) => { if (event.target.name !== "at") go(event); });
   addEventListener("popstate", moved);
+  find("#freeze").hidden = past;
   find("#freeze").addEventListener("click", () => (frozen ? resume() : freeze()));
+  find("#resume").addEventListener("click", () => { resume(); find("#freeze").focus(); });
   find("#print").addEventListener("click", () => print());
   addEventListener("keydown", (event) => {
     if (find("#reasons").open || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
