@@ -79,6 +79,10 @@ class ControlRoomApp:
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
 
+    def ending(self) -> None:
+        """End the streams, which would go on for ever: serving ends."""
+        self.streams.close_all()
+
     async def _start(self) -> None:
         await check_server(self._client, self._url)
         await self._feed.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
+from hashlib import sha256
 from typing import Final
 
 from msgspec import Struct
@@ -27,13 +28,14 @@ class Recorded(Struct, frozen=True, gc=False):
 
 
 class Book:
-    """Counts by the hour of the event's time, for what was received since the book was begun.
+    """Counts by the hour of the event's time, for hours that begin at `since` or later (seconds since 1970).
 
     Of each report the highest revision counts, and of the same revision twice the first, as in the fold. An event
-    happens before it is received, so the hours since the book's beginning are complete.
+    happens before it is received, so whoever takes in all that was received from `since` on has these hours whole.
     """
 
-    def __init__(self, zone: tzinfo) -> None:
+    def __init__(self, zone: tzinfo, since: int = 0) -> None:
+        self.since = since
         self.counts: dict[str, int] = {}
         self._zone = zone
         self._in_force: dict[Key, Event] = {}
@@ -53,13 +55,22 @@ class Book:
             self._count(event, 1, changed)
         return changed
 
+    def forget_before(self, since: int) -> None:
+        """Let go of the hours that begin earlier, and of the reports that counted there."""
+        if since > self.since:
+            self.since = since
+            self.counts = {
+                name: count for name, count in self.counts.items() if int(name.partition(SEPARATOR)[0]) >= since
+            }
+            self._in_force = {key: event for key, event in self._in_force.items() if _hour(event) >= since}
+
     def _count(self, event: Event, sign: int, changed: dict[str, int]) -> None:
-        if isinstance(event, OpeningBalance):  # which says nothing of an hour
+        hour = _hour(event)
+        if isinstance(event, OpeningBalance) or hour < self.since:  # a balance says nothing of an hour
             return
-        hour = str(int(event.time.timestamp()) // HOUR_S * HOUR_S)
         for cell, count in contributions(event, self._zone):
             _, operation, section, _, measure, _ = cell
-            name = SEPARATOR.join((hour, operation, section, measure))
+            name = SEPARATOR.join((str(hour), operation, section, measure))
             total = self.counts.get(name, 0) + sign * count
             if total:
                 self.counts[name] = total
@@ -117,6 +128,12 @@ def show_amendment(one: Recorded, replaced: Event | None, zone: tzinfo) -> Amend
     )
 
 
+def joined_digest(sides: Iterable[Mapping[str, int]]) -> str:
+    """Return the state digest over the cells of several sides, or of one; no cell belongs to two of them."""
+    lines = sorted(f"{name}={count}\n" for cells in sides for name, count in cells.items() if count)
+    return sha256("".join(lines).encode()).hexdigest()
+
+
 def apply_cells(cells: dict[str, int], changed: Mapping[str, int]) -> None:
     """Take absolute counts into cells; 0 is a cell that is gone."""
     for name, count in changed.items():
@@ -124,6 +141,10 @@ def apply_cells(cells: dict[str, int], changed: Mapping[str, int]) -> None:
             cells[name] = count
         else:
             cells.pop(name, None)
+
+
+def _hour(event: Event) -> int:
+    return int(event.time.timestamp() // HOUR_S) * HOUR_S
 
 
 def _kind(event: Event) -> str:

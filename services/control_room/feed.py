@@ -63,25 +63,17 @@ class Feed:
 
     async def _take(self, side: RoomSide, reader: Reader, entries: Sequence[Entry]) -> None:
         changes = [change for entry in entries if (change := read_change(entry))]
-        try:
-            await side.follow(changes)
-        except FieldtallyError as error:
-            side.failure = error
+        followed = await self._try(side, side.follow(changes))
+        if followed is None:
             await asyncio.sleep(RETRY_S)
-        except Exception as fault:  # noqa: BLE001  # FastStream would swallow it and read on, and nobody would know
-            side.failure = FaultError(
-                f"a fault in Fieldtally itself ({type(fault).__name__}) keeps {side.side.side} from the screens"
-            )
-            await asyncio.sleep(RETRY_S)
-        reader.last_id = side.position
+        if not followed:
+            reader.last_id = side.position
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             for side, reader in zip(self._sides, self._readers, strict=True):
-                before = side.position
-                await side.look()
-                if side.position != before:
+                if await self._try(side, side.look()):
                     reader.last_id = side.position
             failure = next((side.failure for side in self._sides if side.failure), None)
             if failure and not self._away:
@@ -89,6 +81,19 @@ class Feed:
             elif self._away and not failure:
                 self._logger.info("server_back")
             self._away = failure is not None
+
+    @staticmethod
+    async def _try(side: RoomSide, step: Awaitable[bool]) -> bool | None:
+        """Return what a step of a side does; None, and its failure is known, if something keeps it from that."""
+        try:
+            return await step
+        except FieldtallyError as error:
+            side.failure = error
+        except Exception as fault:  # noqa: BLE001  # FastStream would swallow it and read on, and nobody would know
+            side.failure = FaultError(
+                f"a fault in Fieldtally itself ({type(fault).__name__}) keeps {side.side.side} from the screens"
+            )
+        return None
 
     def _say_waiting(self, reason: str, wait_s: float) -> None:
         self._logger.warning("waiting", reason=reason, wait_s=round(wait_s, 1))

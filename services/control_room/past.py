@@ -47,8 +47,12 @@ class Past:
         self._one = asyncio.Lock()
         self._kept: OrderedDict[tuple[tuple[Side, Position], ...], Mapping[Side, State]] = OrderedDict()
 
+    def forget(self) -> None:
+        """Forget what was rebuilt: the server was set back, and its log may be another one."""
+        self._kept.clear()
+
     async def states(self, stops: Mapping[Side, Position]) -> Mapping[Side, State]:
-        """Return the states at these positions."""
+        """Return the states at these positions, which the logs have reached: what is kept would not grow with them."""
         name = tuple(sorted(stops.items()))
         async with self._one:
             if name not in self._kept:

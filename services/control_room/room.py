@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from heapq import nlargest
 from typing import Final
@@ -34,20 +34,28 @@ from schemas.screen import (
 )
 from schemas.tallies import DeviceNumbers, Operation
 from schemas.vocabulary import START, Position, order
-from services.control_room.book import HOUR_S, Book, Recorded, apply_cells, received_at, show_amendment, show_report
+from services.control_room.book import (
+    HOUR_S,
+    Book,
+    Recorded,
+    apply_cells,
+    joined_digest,
+    received_at,
+    show_amendment,
+    show_report,
+)
 from services.runtime.errors import FieldtallyError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry
 from services.store.glance import Glance, RedisGlance
 from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
-from services.tally.cells import cell_text, parse_cell
+from services.tally.cells import cell_text
 from services.tally.digest import state_digest
-from services.tally.fold import Key, State, arrive
+from services.tally.fold import Amendment, Key, State, arrive
 
 BOOK_HOURS: Final = 25
 CHUNK: Final = 2_000
-LOOKED_UP: Final = 1_000
 
 _cells: Final = msgspec.json.Decoder(dict[str, int])
 
@@ -74,6 +82,14 @@ def read_change(entry: Entry) -> Change | None:
         return None
 
 
+class _Report(Struct, frozen=True, gc=False):
+    """A report of the log: whether it is in force, and what it amended if it did."""
+
+    recorded: Recorded
+    in_force: bool
+    amendment: Amendment | None
+
+
 class RoomSide:
     """One side as the screens show it.
 
@@ -91,6 +107,7 @@ class RoomSide:
         self.side = side
         self.loaded = False
         self.position = START
+        self.entries = 0
         self.generation = ""
         self.cells: dict[str, int] = {}
         self.seen: Glance | None = None
@@ -107,11 +124,10 @@ class RoomSide:
         self._devices: tuple[DeviceShown, ...] = ()
         self._audit: AuditShown | None = None
         self._book = Book(side.zone)
-        self._book_since = START
         self._latest: deque[ReportShown] = deque(maxlen=LATEST_MAX)
         self._amendments: deque[AmendmentShown] = deque(maxlen=AMENDMENTS_MAX)
-        self._digest = ("", "")
-        self._stood_at = START
+        self._digest = ""
+        self._behind_at: Position | None = None
         self._busy = asyncio.Lock()
 
     # Loading and following
@@ -121,16 +137,25 @@ class RoomSide:
         async with self._busy:
             await self._load()
 
-    async def follow(self, changes: Sequence[Change]) -> None:
-        """Take changes of the feed, in their order; where one does not follow what is held, load everything anew."""
+    async def follow(self, changes: Sequence[Change]) -> bool:
+        """Take changes of the feed, in their order; where one does not follow what is held, load everything anew.
+
+        Return whether they followed: else the reader goes on from the position that was loaded.
+        """
         async with self._busy:
             for change in changes:
-                if order(change.position) <= order(self.position) and change.generation == self.generation:
+                if change.generation != self.generation:
+                    if (await self._glance.take()).generation == self.generation:
+                        continue  # left in the feed by a generation that is no longer live
+                    await self._reload("generation")
+                    return False
+                if order(change.position) <= order(self.position):
                     continue  # what was loaded holds it already
-                if change.generation != self.generation or change.after != self.position:
-                    await self._reload("generation" if change.generation != self.generation else "too-old")
-                    return
+                if change.after != self.position:
+                    await self._reload("too-old")
+                    return False
                 await self._apply(change)
+        return True
 
     async def _reload(self, reason: ResetReason) -> None:
         await self._load()
@@ -140,39 +165,40 @@ class RoomSide:
         stored = await self._store.load()
         checkpoint = stored.checkpoint
         position = checkpoint.position if checkpoint else START
-        book_since = _hours_before(self._now())
-        book = Book(self.side.zone)
-        at = book_since
-        while order(at) < order(position) and (entries := await self._log.read_after(at, CHUNK)):
-            book.take(await self._in_force(stored.generation, _up_to(entries, position)))
-            at = entries[-1].position
-        latest = [show_report(one, self.side.zone) for one in await self._newest(position)]
-        amendments = await self._newest_amendments(stored.generation, position)
+        since = _hours_before(self._now())
+        book = Book(self.side.zone, _whole_hour(since))
+        async for entries in self._between(since, position):
+            book.take(one.recorded for one in await self._reports(stored.generation, entries) if one.in_force)
+        latest = await self._latest_until(stored.generation, position)
+        amendments = await self._amendments_until(stored.generation, position)
+        audit = await self._glance.audit()
         seen = await self._glance.take()
+        # From here on nothing waits, so that whatever goes wrong leaves everything as it was.
         self.generation, self.position = stored.generation, position
+        self.entries = checkpoint.entries if checkpoint else 0
         self.cells = {cell_text(cell): count for cell, count in stored.tallies.items()}
         self._operations = _show_operations(stored.operations)
         self._devices = _show_devices(stored.devices)
-        self._audit = await self._glance.audit()
-        self._book, self._book_since = book, book_since
+        self._audit = audit
+        self._book = book
         self._latest = deque(latest, LATEST_MAX)
         self._amendments = deque(amendments, AMENDMENTS_MAX)
-        self._digest = ("", "")
+        self._digest = ""
+        self._behind_at = None
         self._saw(seen)
         self.loaded = True
 
     async def _apply(self, change: Change) -> None:
-        entries: list[Entry] = []
-        at = self.position
-        while order(at) < order(change.position) and (chunk := await self._log.read_after(at, CHUNK)):
-            entries += _up_to(chunk, change.position)
-            at = chunk[-1].position
-        recorded = _readable(entries)
-        hours = self._book.take(await self._in_force(self.generation, entries))
-        latest = [show_report(one, self.side.zone) for one in recorded[-LATEST_MAX:]][::-1]
-        amendments = await self._amendments_among(self.generation, recorded)
+        entries = [entry async for chunk in self._between(self.position, change.position) for entry in chunk]
+        reports = await self._reports(self.generation, entries)
+        latest = [show_report(one.recorded, self.side.zone) for one in reports[: -LATEST_MAX - 1 : -1]]
+        amendments = await self._show_amendments(reports)
+        # From here on nothing waits: a change is taken whole, or is to be taken once more.
+        hours = self._book.take(one.recorded for one in reports if one.in_force)
         after, self.position = self.position, change.position
+        self.entries += len(entries)
         apply_cells(self.cells, change.cells)
+        self._digest = ""
         self._latest.extendleft(latest[::-1])
         self._amendments.extendleft(amendments[::-1])
         message = ChangeMessage(
@@ -187,60 +213,72 @@ class RoomSide:
         )
         self.on_change(message, after)
 
-    async def _in_force(self, generation: str, entries: Sequence[Entry]) -> list[Recorded]:
-        """Return those of these entries that count, as the index has it."""
-        found: list[Recorded] = []
-        recorded = _readable(entries)
-        for start in range(0, len(recorded), LOOKED_UP):
-            part = recorded[start : start + LOOKED_UP]
-            keys = [(one.event.amends or one.event.id).int.to_bytes(16, "big") for one in part]
-            index = await self._glance.index(generation, list(dict.fromkeys(keys)))
-            found += [
-                one
-                for one, key in zip(part, keys, strict=True)
-                if (entry := index.get(key)) and entry.position == one.position
-            ]
+    async def _between(self, after: Position, until: Position) -> AsyncIterator[list[Entry]]:
+        """Read the log after a position and up to another, in pieces."""
+        while order(after) < order(until) and (entries := await self._log.read_after(after, CHUNK)):
+            yield _up_to(entries, until)
+            after = entries[-1].position
+
+    async def _reports(self, generation: str, entries: Sequence[Entry]) -> list[_Report]:
+        """Return the reports among entries, without what was parked or only came again, as the derived state has it."""
+        recorded = self._readable(entries)
+        index = await self._glance.index(generation, list(dict.fromkeys(_key(one) for one in recorded)))
+        known = await self._glance.amendments(generation, [_name(one) for one in recorded if one.event.revision])
+        found = []
+        for one in recorded:
+            entry, amendment = index.get(_key(one)), known.get(_name(one)) if one.event.revision else None
+            in_force = entry is not None and entry.position == one.position
+            original = entry is not None and entry.original == one.position
+            # One that came twice, or after a higher revision, stands where it was, and changed nothing.
+            amends = amendment is not None and amendment.position == one.position != amendment.replaced
+            if in_force or original or amends:
+                found.append(_Report(one, in_force, amendment if amends else None))
         return found
 
-    async def _newest(self, position: Position) -> list[Recorded]:
-        """Return the newest reports up to a position, newest first."""
-        return _readable(await self._log.read_before(position, LATEST_MAX))
+    async def _latest_until(self, generation: str, position: Position) -> list[ReportShown]:
+        """Return the newest reports up to a position, newest first, from as many entries as one can look through."""
+        entries = await self._log.read_before(position, LATEST_MAX)
+        reports = await self._reports(generation, entries)
+        if len(reports) < LATEST_MAX <= len(entries):  # much of it was parked, or came twice
+            reports = await self._reports(generation, await self._log.read_before(position, CHUNK))
+        return [show_report(one.recorded, self.side.zone) for one in reports[:LATEST_MAX]]
 
-    async def _newest_amendments(self, generation: str, position: Position) -> list[AmendmentShown]:
+    async def _amendments_until(self, generation: str, position: Position) -> list[AmendmentShown]:
         """Return the newest amendments up to a position, newest first."""
         known = [
             one
             for one in (await self._glance.amendments(generation)).values()
-            if order(one.position) <= order(position)
+            if order(one.position) <= order(position) and one.replaced != one.position
         ]
         newest = nlargest(AMENDMENTS_MAX, known, key=lambda one: order(one.position))
-        entries = await self._log.read_at([one.position for one in newest])
-        return await self._amendments_among(generation, _readable([entry for entry in entries if entry]), limit=False)
+        entries = await self._log.read_at([one.position for one in reversed(newest)])
+        return await self._show_amendments(await self._reports(generation, [entry for entry in entries if entry]))
 
-    async def _amendments_among(
-        self, generation: str, recorded: Sequence[Recorded], *, limit: bool = True
-    ) -> list[AmendmentShown]:
-        """Return what the amendments among these reports changed, newest first."""
-        amendments = [one for one in recorded if one.event.revision]
-        if limit:
-            amendments = amendments[-AMENDMENTS_MAX:]
-        known = await self._glance.amendments(generation, [_name(one) for one in amendments])
-        places = {one.position: known[_name(one)].replaced for one in amendments if _name(one) in known}
-        wanted = list(dict.fromkeys(place for at, place in places.items() if place and place != at))
+    async def _show_amendments(self, reports: Sequence[_Report]) -> list[AmendmentShown]:
+        """Return what the amendments among reports changed, newest first."""
+        amendments = [(one.recorded, one.amendment) for one in reports if one.amendment][: -AMENDMENTS_MAX - 1 : -1]
+        places = list(dict.fromkeys(amendment.replaced for _, amendment in amendments if amendment.replaced))
         replaced = {
             entry.position: arrive(entry.position, entry.fields).event
-            for entry in await self._log.read_at(wanted)
+            for entry in await self._log.read_at(places)
             if entry
         }
-        shown = []
-        for one in amendments:
-            name = _name(one)
-            # One that came twice, or after a higher revision, changed nothing.
-            if name not in known or known[name].position != one.position or places[one.position] == one.position:
-                continue
-            before = places[one.position]
-            shown.append(show_amendment(one, replaced.get(before) if before else None, self.side.zone))
-        return sorted(shown, key=lambda each: order(each.position), reverse=True)
+        return [
+            show_amendment(one, replaced.get(amendment.replaced) if amendment.replaced else None, self.side.zone)
+            for one, amendment in amendments
+        ]
+
+    def _readable(self, entries: Sequence[Entry]) -> list[Recorded]:
+        """Return the events among entries that are of this side."""
+        return [
+            Recorded(event, entry.position)
+            for entry in entries
+            if (event := arrive(entry.position, entry.fields).event) and event.side == self.side.side
+        ]
+
+    async def reached(self, stop: Position) -> Position:
+        """Return a position, or where the log ends if it has not come so far."""
+        return min(stop, (await self._log.extent()).last, key=order)
 
     async def past(self, state: State) -> SideShown:
         """Return the side as a rebuilt state has it: what a screen would have shown then."""
@@ -248,10 +286,9 @@ class RoomSide:
         position = checkpoint.position
         reached = received_at(position)
         since = _hours_before(reached)
-        book, at = Book(self.side.zone), since
-        while order(at) < order(position) and (entries := await self._log.read_after(at, CHUNK)):
-            book.take(_readable(_up_to(entries, position)))
-            at = entries[-1].position
+        book = Book(self.side.zone, _whole_hour(since))
+        async for entries in self._between(since, position):
+            book.take(self._readable(entries))  # not by the derived state: that is of now
         generation = (await self._glance.take()).generation
         return SideShown(
             side=self.side.side,
@@ -268,41 +305,46 @@ class RoomSide:
             operations=_show_operations(state.operations),
             cells={cell_text(cell): count for cell, count in state.tallies.items()},
             devices=_show_devices(state.devices),
-            hours=Hours(_whole_hour(since), book.counts),
-            latest=tuple(show_report(one, self.side.zone) for one in await self._newest(position)),
-            amendments=tuple(await self._newest_amendments(generation, position)),
+            hours=Hours(book.since, book.counts),
+            latest=tuple(await self._latest_until(generation, position)),
+            amendments=tuple(await self._amendments_until(generation, position)),
             audit=None,
         )
 
     # Looking
 
-    async def look(self) -> None:
-        """Look at the side's state on the server, past the feed; what keeps us from it is held as `failure`."""
-        try:
+    async def look(self) -> bool:
+        """Look at the side's state on the server, past the feed; return whether everything had to be loaded anew."""
+        async with self._busy:  # nothing is taken meanwhile, so the server cannot be behind what is held
             seen = await self._glance.take()
-            operations = _show_operations(seen.operations)
             devices = _show_devices(await self._glance.devices(seen.generation))
             self._audit = await self._glance.audit()
-        except FieldtallyError as error:
-            self.failure = error
-            return
-        self._saw(seen)
-        async with self._busy:
+            self._saw(seen)
             if not self.loaded:
-                return
-            if seen.generation != self.generation:
-                await self._reload("generation")
-                return
-            if order(seen.position) < order(self.position):  # the server was set back
-                await self._reload("restarted")
-                return
-            if order(seen.position) > order(self.position) and self._stood_at == self.position:
-                await self._reload("too-old")  # the tallies went on, and the feed has told nothing since the last look
-                return
-            self._stood_at = self.position
+                return False
+            self._book.forget_before(_whole_hour(_hours_before(self._now())))
+            if reason := self._out_of_step(seen):
+                await self._reload(reason)
+                return True
+        operations = _show_operations(seen.operations)
         if (operations, devices) != (self._operations, self._devices):
             self._operations, self._devices = operations, devices
             self.on_side(SideMessage(self.side.side, operations, devices))
+        return False
+
+    def _out_of_step(self, seen: Glance) -> ResetReason | None:
+        """Return why what is held cannot be kept current by the feed."""
+        if seen.generation != self.generation:
+            return "generation"
+        if order(seen.position) < order(self.position):  # the server was set back
+            return "restarted"
+        if order(seen.position) == order(self.position):
+            self._behind_at = None
+        elif self._behind_at == self.position:  # the feed has told nothing since the last look
+            return "too-old"
+        else:
+            self._behind_at = self.position
+        return None
 
     def _saw(self, seen: Glance) -> None:
         self.seen, self.looked, self.failure = seen, self._now(), None
@@ -312,10 +354,8 @@ class RoomSide:
     @property
     def digest(self) -> str:
         """The state digest of the tallies held."""
-        if self._digest[0] != self.position:
-            tallies = {parse_cell(name): count for name, count in self.cells.items()}
-            self._digest = (self.position, state_digest(tallies))
-        return self._digest[1]
+        self._digest = self._digest or joined_digest([self.cells])
+        return self._digest
 
     def standing(self) -> SideStanding:
         """Return how the side stands."""
@@ -323,7 +363,7 @@ class RoomSide:
         return SideStanding(
             side=self.side.side,
             position=self.position,
-            entries=seen.entries if seen else 0,
+            entries=self.entries,
             digest=self.digest,
             lag=seen.lag if seen else 0,
             lag_s=self.lag_s(),
@@ -348,7 +388,7 @@ class RoomSide:
             operations=self._operations,
             cells=self.cells,
             devices=self._devices,
-            hours=Hours(_whole_hour(self._book_since), self._book.counts),
+            hours=Hours(self._book.since, self._book.counts),
             latest=tuple(self._latest),
             amendments=tuple(self._amendments),
             **msgspec.structs.asdict(standing),
@@ -377,12 +417,6 @@ def _show_devices(devices: Mapping[str, DeviceNumbers]) -> tuple[DeviceShown, ..
     )
 
 
-def _readable(entries: Sequence[Entry]) -> list[Recorded]:
-    return [
-        Recorded(event, entry.position) for entry in entries if (event := arrive(entry.position, entry.fields).event)
-    ]
-
-
 def _up_to(entries: Sequence[Entry], position: Position) -> list[Entry]:
     limit = order(position)
     return [entry for entry in entries if order(entry.position) <= limit]
@@ -390,6 +424,10 @@ def _up_to(entries: Sequence[Entry], position: Position) -> list[Entry]:
 
 def _name(one: Recorded) -> Key:
     return one.event.id.int.to_bytes(16, "big")
+
+
+def _key(one: Recorded) -> Key:
+    return (one.event.amends or one.event.id).int.to_bytes(16, "big")
 
 
 def _hours_before(moment: datetime) -> Position:

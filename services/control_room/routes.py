@@ -7,6 +7,7 @@ import gzip
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final, cast, get_args
 from urllib.parse import parse_qs, quote
@@ -19,8 +20,9 @@ from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from schemas.http import PROBLEM_TYPE, Check, Code, Liveness, Problem, Readiness, problem
-from schemas.screen import HEARTBEAT_S, HeartbeatMessage, Snapshot, Trouble
+from schemas.screen import HEARTBEAT_S, HeartbeatMessage, ResetReason, Snapshot, Trouble
 from schemas.vocabulary import Side
+from services.control_room.book import joined_digest
 from services.control_room.export import Export, Filters, as_csv, export
 from services.control_room.page import THEMES, View, login_page, page
 from services.control_room.past import Past, read_at
@@ -39,8 +41,8 @@ HTML_TYPE: Final = "text/html"
 LOGIN_BYTES_MAX: Final = 4_096
 LOOKED_S: Final = 10.0
 """A server that was not seen for so long is away."""
-CHECK_AGAIN_S: Final = 5.0
-"""How often an open stream's token is asked for again: one that is revoked ends within 10 s."""
+CHECK_AGAIN_S: Final = 1.0
+"""How often at most an open stream's token is asked for again, which is done when something is sent on it."""
 ZIPPED_FROM: Final = 1_000
 
 _json: Final = msgspec.json.Encoder()
@@ -116,12 +118,11 @@ class ControlRoom:
         self._assets = load_assets()
         self._addresses = {name: f"/static/{name}?v={asset.version}" for name, asset in self._assets.items()}
         self._snapshots: dict[Audience, tuple[str, bytes]] = {}
+        self._digests: dict[tuple[str, ...], str] = {}
         for side in sides:
             side.on_change = streams.change
             side.on_side = streams.side
-            side.on_reset = lambda reason, side=side: streams.reset(  # type: ignore[misc]
-                side.side.side, side.position, reason
-            )
+            side.on_reset = partial(self._reset, side)
 
     def application(self) -> Litestar:
         """Return the application."""
@@ -150,7 +151,9 @@ class ControlRoom:
         @post("/logout", status_code=303, sync_to_thread=False)
         def logout(request: HttpRequest) -> HttpResponse:
             secure = request.url.scheme == "https"
-            return _response(b"", HTML_TYPE, 303, {"location": "/", "set-cookie": cookie_for("", secure=secure)})
+            return _response(
+                b"", HTML_TYPE, 303, {**_SAFE, "location": "/", "set-cookie": cookie_for("", secure=secure)}
+            )
 
         @get("/api/tallies")
         async def tallies(request: HttpRequest) -> HttpResponse:
@@ -187,6 +190,10 @@ class ControlRoom:
 
         return [wall, login, logout, tallies, tallies_csv, tallies_json, stream, static, live, ready]
 
+    def _reset(self, side: RoomSide, reason: ResetReason) -> None:
+        self._past.forget()
+        self.streams.reset(side.side.side, side.position, reason)
+
     # Who looks
 
     async def _audience(self, headers: Mapping[str, str]) -> Audience:
@@ -208,7 +215,8 @@ class ControlRoom:
             html = login_page(view_language, onward, wrong=True, assets=self._addresses)
             return _response(html.encode(), HTML_TYPE, 401, _SAFE, request)
         secure = request.url.scheme == "https"
-        headers = {"location": quote(onward, safe="/?&=%:,+-._~"), "set-cookie": cookie_for(token, secure=secure)}
+        location = quote(onward, safe="/?&=%:,+-._~")
+        headers = {**_SAFE, "location": location, "set-cookie": cookie_for(token, secure=secure)}
         return _response(b"", HTML_TYPE, 303, headers)
 
     # What is shown
@@ -286,14 +294,14 @@ class ControlRoom:
             stops = read_at(at, audience)
         except UsageError as error:
             raise RefusedError(problem("malformed-request", 400, str(error), pointer="at")) from error
-        states = await self._past.states(stops)
+        states = await self._past.states({side: await self.sides[side].reached(stop) for side, stop in stops.items()})
         shown = [await self.sides[side].past(states[side]) for side in audience]
         return _json.encode(
             Snapshot(
                 view="past",
                 now=self._now(),
                 id=write_id({side.side: side.position for side in shown}, audience),
-                digest=_joined_digest([side.cells for side in shown]),
+                digest=joined_digest(side.cells for side in shown),
                 fold_version=FOLD_VERSION,
                 sides=tuple(shown),
                 at=at,
@@ -301,9 +309,12 @@ class ControlRoom:
         )
 
     def _digest(self, audience: Audience) -> str:
-        if len(audience) == 1:
-            return self.sides[audience[0]].digest
-        return _joined_digest([self.sides[side].cells for side in audience])
+        own = tuple(self.sides[side].digest for side in audience)
+        if len(own) == 1:
+            return own[0]
+        if own not in self._digests:
+            self._digests = {own: joined_digest(self.sides[side].cells for side in audience)}
+        return self._digests[own]
 
     # The stream
 
@@ -436,12 +447,6 @@ async def _gone(receive: Receive) -> None:
     """Return when the browser has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _joined_digest(cells: Sequence[Mapping[str, int]]) -> str:
-    """Return the state digest of several sides as one; no cell belongs to two of them."""
-    lines = sorted(f"{name}={count}\n" for side in cells for name, count in side.items() if count)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _response(

@@ -102,6 +102,7 @@ class Streams:
         self._positions: dict[Side, Position] = dict.fromkeys(sides, START)
         self._gathered: dict[Audience, list[bytes]] = {}
         self._flush: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def __len__(self) -> int:
         return sum(len(streams) for streams in self._open.values())
@@ -119,6 +120,8 @@ class Streams:
         for piece in self._missed(audience, since) if since else ():
             stream.push(piece)
         stream.push(_event("heartbeat", heartbeat))
+        if self._closed:
+            stream.end()
         self._open.setdefault(audience, set()).add(stream)
         return stream
 
@@ -127,7 +130,8 @@ class Streams:
         self._open.get(audience, set()).discard(stream)
 
     def close_all(self) -> None:
-        """End all streams; their browsers come back when somebody serves again."""
+        """End all streams, and whatever is still opened; browsers come back when somebody serves again."""
+        self._closed = True
         self.flush()
         for streams in self._open.values():
             for stream in streams:

@@ -28,9 +28,32 @@ class Application(Protocol):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve a request, or start and stop with the server."""
 
+    def ending(self) -> None:
+        """Hear that serving ends, before the answers under way are waited for: end those that would go on for ever."""
+
 
 class _Server(uvicorn.Server):
     """A uvicorn that ends with its own exit code: the usual one kills itself once more with the signal it was sent."""
+
+    def __init__(self, app: Application, **options: Any) -> None:
+        self._app = app
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                **options,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.ending()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -74,18 +97,7 @@ def serve(make: Any, listener: socket.socket, **options: Any) -> bool:
 
 
 async def _serve(app: Application, listener: socket.socket, options: dict[str, Any]) -> bool:
-    config = uvicorn.Config(
-        app,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        **options,
-    )
-    server = _Server(config)
+    server = _Server(app, **options)
     try:
         await server.serve(sockets=[listener])
     except SystemExit:  # what uvicorn makes of an application that did not start
