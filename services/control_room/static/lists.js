@@ -54,7 +54,8 @@ export class Lists {
       for (const section of sections) if (inView({ side: side.side, operation, day: view.from || view.to }, view))
         planned.set(`${side.side}|${operation}|${section.section}`, section);
     for (const place of planned.keys()) if (view.operation && !found.has(place)) found.set(place, {});
-    const rows = [...found].map(([place, counts]) => ({ place, counts, plan: planned.get(place) }))
+    const told = ({ place, counts }) => !place.endsWith("|") || counts.persons || counts.smugglers || counts.nil_reports;
+    const rows = [...found].map(([place, counts]) => ({ place, counts, plan: planned.get(place) })).filter(told)
       .sort((a, b) => (b.counts.persons ?? 0) - (a.counts.persons ?? 0) || (a.place < b.place ? -1 : 1));
     const cells = (name, coverage, counts) => [name, coverage,
       ...["persons", "smugglers", "nil_reports"].map((measure) => number(words.number(counts[measure] ?? 0)))];
@@ -78,7 +79,7 @@ export class Lists {
     fill(find("#latest table"), heads, reports.map(({ side, zone, position, type, time, unit, section, revision, reason, counts }) => {
       const what = type === "withdrawal" ? `↩ ${words.say(`reason.${reason}`)}` : this.counted(type, counts ?? {});
       return { key: `${side} ${position}`, cells: [
-        { text: words.time(Date.parse(time), zone, { seconds: false, today: serverMs }), href: this.address({ at: position }), title: words.say("position.title", { position }), mark: "code" },
+        { text: words.time(Date.parse(time), zone, { seconds: false, today: serverMs, year: false }), href: this.address({ at: position }), title: words.say("position.title", { position }), mark: "code" },
         side, { text: revision && type !== "withdrawal" ? `${what} · ${words.say("amended.mark")} ${words.say("revised")}` : what, mark: type === "nil-report" ? "quiet" : undefined },
         section ?? "", code(unit ?? ""),
       ] };
@@ -100,11 +101,13 @@ export class Lists {
 
   devices(room, view, serverMs) {
     const { words } = this;
-    const devices = [...room.sides.values()].filter(({ side }) => !view.side || side === view.side)
+    const all = [...room.sides.values()].filter(({ side }) => !view.side || side === view.side)
       .flatMap(({ side, zone, devices }) => devices.map((device) => ({ side, zone, ...device })))
-      .sort((a, b) => b.missing.length - a.missing.length || (a.heard < b.heard ? 1 : -1)).slice(0, this.most.devices);
+      .sort((a, b) => b.missing.length - a.missing.length || (a.heard < b.heard ? 1 : -1));
+    const devices = limited(all, this.most.devices, (rest) => ({ rest: rest.length }));
     const heads = [words.say("device"), words.say("device.heard"), number(words.say("device.highest")), words.say("device.missing")];
-    fill(find("#devices table"), heads, devices.map(({ zone, unit, device, highest, missing, reused, heard }) => {
+    fill(find("#devices table"), heads, devices.map(({ rest, zone, unit, device, highest, missing, reused, heard }) => {
+      if (rest) return { key: "rest", cells: [words.say("other", { n: rest }), "", "", ""] };
       const ranges = missing.map(([from, to]) => (from === to ? `${from}` : `${from}–${to}`)).join(", ");
       const text = [...(ranges ? [`△ ${ranges}`] : []), ...(reused ? [`△ ${words.count("device.reused", reused)}`] : [])].join(" ") || words.say("device.none");
       return { key: `${unit}/${device}`, cells: [code(`${unit} ${device}`), code(heard ? words.time(Date.parse(heard), zone, { seconds: false, today: serverMs }) : "–"),

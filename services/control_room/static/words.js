@@ -41,11 +41,12 @@ export class Words {
   citizenship(code) { return code ? (this.#names[code] ?? code) : this.say("citizenship.none"); }
 
   /** `14:05:09 CET`, with the day before it if that is another one than today's. */
-  time(ms, zone, { today, seconds = true } = {}) {
+  time(ms, zone, { today, seconds = true, year = true } = {}) {
     const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone, ...(seconds && { second: "2-digit" }) };
     const text = `${format(this.#dates, clock).format(ms)} ${zoneLabel(ms, zone)}`;
     const day = (at) => format("en-CA", { dateStyle: "short", timeZone: zone }).format(at);
-    return today === undefined || day(today) === day(ms) ? text : `${format(this.#dates, { dateStyle: "medium", timeZone: zone }).format(ms)} ${text}`;
+    if (today === undefined || day(today) === day(ms)) return text;
+    return `${format(this.#dates, { day: "numeric", month: "short", year: year ? "numeric" : undefined, timeZone: zone }).format(ms)} ${text}`;
   }
 
   /** A calendar day, ISO 8601. */
