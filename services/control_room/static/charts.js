@@ -2,7 +2,7 @@
 
 import { fill, make, replace } from "./dom.js";
 
-const [WIDTH, HEIGHT, FOOT, HEAD] = [480, 150, 30, 28];
+const [WIDTH, HEIGHT, FOOT, HEAD] = [480, 170, 36, 36];
 const STEP = WIDTH / 24;
 
 /** Draw the charts of `sides`: each `{side, name, zone, hours}` with the hours of `hourly`. */
@@ -51,10 +51,10 @@ function chart({ side, zone, hours }, most, words) {
     else if (count) svg.append(make("rect", { x: x + 2, y: base - height, width: STEP - 4, height, class: "bar" }));
     if (index % 6 === 0) {
       svg.append(make("line", { x1: x, y1: base, x2: x, y2: base + 5, class: "axis" }));
-      svg.append(make("text", { x: x + 4, y: HEIGHT - 5 }, words.time(start * 1000, zone, { seconds: false }).slice(0, 5)));
+      svg.append(make("text", { x: x + 4, y: HEIGHT - 8 }, words.time(start * 1000, zone, { seconds: false }).slice(0, 5)));
     }
   });
   svg.append(make("line", { x1: 0, y1: base, x2: WIDTH, y2: base, class: "axis" }));
-  if (hours.some(({ count }) => count !== null)) svg.append(make("text", { x: 2, y: HEAD - 6 }, words.number(most)));
+  if (hours.some(({ count }) => count !== null)) svg.append(make("text", { x: 2, y: HEAD - 8 }, words.number(most)));
   return svg;
 }
