@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "project": "project:project",
     "gateway": "gateway:gateway",
     "control-room": "control_room:control_room",
+    "watch": "watch:watch",
     "tallies": "tallies:tallies",
     "replay": "tallies:replay",
     "audit": "audit:audit",
