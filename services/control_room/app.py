@@ -72,6 +72,7 @@ class ControlRoomApp:
             await self._start()
         except FieldtallyError as error:
             self.failure = error
+            await self._client.aclose()
             await send({"type": "lifespan.startup.failed", "message": f"fieldtally: {error}"})
             return
         await send({"type": "lifespan.startup.complete"})

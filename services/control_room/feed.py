@@ -18,7 +18,7 @@ from services.store.subscription import Reader, reading_broker, subscribe
 BATCH_MAX: Final = 500
 LOOK_S: Final = 1.0
 RETRY_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 5.0
+"""Below the time between two looks: else they would find the feed silent after a server came back, and reset all."""
 
 
 class Feed:
@@ -33,7 +33,8 @@ class Feed:
     ) -> None:
         self._sides = sides
         self._logger = logger
-        self._broker = reading_broker(url, _pause_s, self._say_waiting)
+        # Without a word: the looks say that the server is away.
+        self._broker = reading_broker(url, lambda _: RETRY_S, lambda *_: None)
         self._readers = [
             subscribe(self._broker, PartitionKeys(prefix, side.side.side).changes, BATCH_MAX, self._deliver_to(number))
             for number, side in enumerate(sides)
@@ -94,10 +95,3 @@ class Feed:
                 f"a fault in Fieldtally itself ({type(fault).__name__}) keeps {side.side.side} from the screens"
             )
         return None
-
-    def _say_waiting(self, reason: str, wait_s: float) -> None:
-        self._logger.warning("waiting", reason=reason, wait_s=round(wait_s, 1))
-
-
-def _pause_s(failures: int) -> float:
-    return min(0.1 * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_S)

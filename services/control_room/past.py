@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, TypeAlias
 
 from schemas.vocabulary import Position, Side
-from services.control_room.streams import Audience, read_id
+from services.control_room.streams import Audience, read_positions
 from services.runtime.errors import UsageError
 from services.tally.fold import State
 
@@ -26,8 +26,8 @@ def read_at(text: str, audience: Audience) -> dict[Side, Position]:
     """Read a position, a position for each side as a stream's id has them, or an RFC 3339 time."""
     if _position.fullmatch(text):
         return dict.fromkeys(audience, Position(text))
-    if found := read_id(text, audience):
-        return found
+    if (found := read_positions(text)) and found.keys() >= set(audience):  # a link from one who sees more sides
+        return {side: found[side] for side in audience}
     try:
         moment = datetime.fromisoformat(text.strip().replace(" ", "+"))
     except ValueError:

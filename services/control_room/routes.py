@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, quote
 import msgspec
 from litestar import Litestar, Request, Response, asgi, get, post
 from litestar.exceptions import HTTPException
+from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler, HTTPScope, Receive, Scope, Send
 from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
@@ -176,7 +177,7 @@ class ControlRoom:
             await self._stream(cast("HTTPScope", scope), receive, send)
 
         @get("/static/{name:str}", sync_to_thread=False)
-        def static(request: HttpRequest, name: str) -> HttpResponse:
+        def static(request: HttpRequest, name: FromPath[str]) -> HttpResponse:
             return self._static(request, name)
 
         @get("/health/live", sync_to_thread=False)

@@ -38,16 +38,24 @@ def write_id(positions: Mapping[Side, Position], audience: Audience) -> str:
 
 
 def read_id(text: str, audience: Audience) -> dict[Side, Position] | None:
-    """Read what `write_id` wrote for the same audience; None for anything else."""
-    parts = [f"{audience[0]}:{text}"] if len(audience) == 1 and ":" not in text else text.split(",")
+    """Read what `write_id` wrote for the same audience; None for anything else.
+
+    Also for what it wrote for more sides: a screen that sees fewer than before must not go on showing them.
+    """
+    found = read_positions(f"{audience[0]}:{text}" if len(audience) == 1 and ":" not in text else text)
+    return found if found and found.keys() == set(audience) else None
+
+
+def read_positions(text: str) -> dict[Side, Position] | None:
+    """Read positions that each have the name of their side; None for anything else."""
     found: dict[Side, Position] = {}
-    for part in parts:
+    for part in text.split(","):
         name, _, position = part.partition(":")
         milliseconds, dash, sequence = position.partition("-")
-        if not (dash and _is_number(milliseconds) and _is_number(sequence)):
+        if not (dash and _is_number(milliseconds) and _is_number(sequence)) or name in found:
             return None
         found[Side(name)] = Position(position)
-    return found if tuple(side for side in audience if side in found) == audience and len(found) == len(parts) else None
+    return found
 
 
 class _Kept(Struct, frozen=True):
