@@ -18,7 +18,7 @@ MEASURES: Final = ("persons", "smugglers", "smuggling_cases", "smuggled_persons"
 
 THEMES: Final = ("auto", "dark", "light")
 _LIST: Final = '<div class="scroll" tabindex="0"><table><thead></thead><tbody></tbody></table></div>'
-_SCRIPTS: Final = ("charts.js", "clock.js", "dom.js", "lists.js", "stream.js", "tallies.js", "words.js")
+_SCRIPTS: Final = ("charts.js", "clock.js", "dom.js", "figures.js", "lists.js", "stream.js", "tallies.js", "words.js")
 
 
 class View(NamedTuple):

@@ -12,14 +12,23 @@ export function drawHours(place, sides, words) {
   sides.forEach((one, index) => {
     const figure = place.children[index];
     replace(figure.firstChild, JSON.stringify([one.hours, most]), () => [heading(one, words), chart(one, most, words)]);
-    const rows = one.hours.map(({ start, count }) => ({ key: String(start), cells: [hour(start, one.zone, words, true), shown(count, words)] }));
-    fill(figure.querySelector("table"), [words.say("hour"), { text: words.say("measure.persons"), number: true }], rows.reverse(), "");
+    const rows = one.hours.map(({ start, count }) => ({
+      key: String(start),
+      cells: [hour(start, one.zone, words, true), shown(count, words)],
+    }));
+    fill(
+      figure.querySelector("table"),
+      [words.say("hour"), { text: words.say("measure.persons"), number: true }],
+      rows.reverse(),
+      "",
+    );
   });
 }
 
 const shown = (count, words) => ({ text: count === null ? words.say("hours.gap") : words.number(count), number: true });
 
-const hour = (start, zone, words, day) => words.time(start * 1000, zone, { seconds: false, today: day ? 0 : undefined });
+const hour = (start, zone, words, day) =>
+  words.time(start * 1000, zone, { seconds: false, today: day ? 0 : undefined });
 
 function frame(side, words) {
   const table = make("table", {}, make("thead"), make("tbody"));
@@ -31,27 +40,40 @@ function heading({ side, hours }, words) {
   const known = hours.filter(({ count }) => count !== null);
   const sum = known.reduce((total, { count }) => total + count, 0);
   const gap = known.length < hours.length ? ` · ${words.say("hours.legend")}` : "";
-  return make("figcaption", {}, make("b", {}, side), ` ${known.length ? `${words.number(sum)} ${words.count("unit.persons", sum)}` : "–"}${gap}`);
+  return make(
+    "figcaption",
+    {},
+    make("b", {}, side),
+    ` ${known.length ? `${words.number(sum)} ${words.count("unit.persons", sum)}` : "–"}${gap}`,
+  );
 }
 
 function chart({ side, zone, hours }, most, words) {
   const label = words.say("hours.chart", {
-    side, most: words.number(Math.max(0, ...hours.map(({ count }) => count ?? 0))),
-    from: hour(hours[0].start, zone, words, true), to: hour(hours[23].start + 3600, zone, words, true),
+    side,
+    most: words.number(Math.max(0, ...hours.map(({ count }) => count ?? 0))),
+    from: hour(hours[0].start, zone, words, true),
+    to: hour(hours[23].start + 3600, zone, words, true),
     gaps: hours.filter(({ count }) => count === null).length,
   });
   const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "chart" });
   const base = HEIGHT - FOOT;
-  const hatch = make("pattern", { id: `hatch-${side}`, width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
-    make("line", { x1: 0, y1: 0, x2: 0, y2: 8, class: "hatch" }));
+  const hatch = make(
+    "pattern",
+    { id: `hatch-${side}`, width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+    make("line", { x1: 0, y1: 0, x2: 0, y2: 8, class: "hatch" }),
+  );
   svg.append(make("defs", {}, hatch), make("line", { x1: 0, y1: HEAD, x2: WIDTH, y2: HEAD, class: "grid" }));
   hours.forEach(({ start, count }, index) => {
     const [x, height] = [index * STEP, ((base - HEAD) * Math.max(0, count ?? most)) / most];
-    if (count === null) svg.append(make("rect", { x, y: HEAD, width: STEP, height: base - HEAD, fill: `url(#hatch-${side})` }));
+    if (count === null)
+      svg.append(make("rect", { x, y: HEAD, width: STEP, height: base - HEAD, fill: `url(#hatch-${side})` }));
     else if (count) svg.append(make("rect", { x: x + 2, y: base - height, width: STEP - 4, height, class: "bar" }));
     if (index % 6 === 0) {
       svg.append(make("line", { x1: x, y1: base, x2: x, y2: base + 5, class: "axis" }));
-      svg.append(make("text", { x: x + 4, y: HEIGHT - 8 }, words.time(start * 1000, zone, { seconds: false }).slice(0, 5)));
+      svg.append(
+        make("text", { x: x + 4, y: HEIGHT - 8 }, words.time(start * 1000, zone, { seconds: false }).slice(0, 5)),
+      );
     }
   });
   svg.append(make("line", { x1: 0, y1: base, x2: WIDTH, y2: base, class: "axis" }));

@@ -20,16 +20,21 @@ export class Steady {
 
 /** The server's time, whatever the clock on the wall PC says. */
 export class ServerClock {
-  #serverMs; #atMs;
+  #serverMs;
+  #atMs;
 
   constructor(steady, iso) {
     this.steady = steady;
     this.set(iso);
   }
 
-  set(iso) { [this.#serverMs, this.#atMs] = [Date.parse(iso), this.steady.now()]; }
+  set(iso) {
+    [this.#serverMs, this.#atMs] = [Date.parse(iso), this.steady.now()];
+  }
 
-  now() { return this.#serverMs + this.steady.now() - this.#atMs; }
+  now() {
+    return this.#serverMs + this.steady.now() - this.#atMs;
+  }
 
   /** Take a message's time; return by how many milliseconds it came late. A late one does not set the clock back. */
   heard(iso) {
@@ -39,7 +44,9 @@ export class ServerClock {
   }
 
   /** Seconds since a time of the server's, never negative. */
-  age(iso) { return Math.max(0, (this.now() - Date.parse(iso)) / 1000); }
+  age(iso) {
+    return Math.max(0, (this.now() - Date.parse(iso)) / 1000);
+  }
 }
 
 /**
@@ -66,15 +73,31 @@ export function dayStart(day, zone) {
 /** The local calendar day of a moment, ISO 8601. */
 export const localDay = (ms, zone) => new Date(ms + offset(ms, zone)).toISOString().slice(0, 10);
 
-export const dayAfter = (day, days = 1) => new Date(Date.parse(`${day}T00:00Z`) + days * 86_400_000).toISOString().slice(0, 10);
+export const dayAfter = (day, days = 1) =>
+  new Date(Date.parse(`${day}T00:00Z`) + days * 86_400_000).toISOString().slice(0, 10);
 
 const formats = new Map();
 
 function offset(ms, zone) {
   if (!formats.has(zone)) {
-    const fields = { year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", second: "numeric" };
+    const fields = {
+      year: "numeric",
+      month: "numeric",
+      day: "numeric",
+      hour: "numeric",
+      minute: "numeric",
+      second: "numeric",
+    };
     formats.set(zone, new Intl.DateTimeFormat("en", { timeZone: zone, hourCycle: "h23", era: "short", ...fields }));
   }
-  const parts = Object.fromEntries(formats.get(zone).formatToParts(ms).map(({ type, value }) => [type, value]));
-  return Date.UTC(parts.year, parts.month - 1, parts.day, parts.hour, parts.minute, parts.second) - Math.floor(ms / 1000) * 1000;
+  const parts = Object.fromEntries(
+    formats
+      .get(zone)
+      .formatToParts(ms)
+      .map(({ type, value }) => [type, value]),
+  );
+  return (
+    Date.UTC(parts.year, parts.month - 1, parts.day, parts.hour, parts.minute, parts.second) -
+    Math.floor(ms / 1000) * 1000
+  );
 }

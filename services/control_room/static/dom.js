@@ -13,7 +13,9 @@ export function make(tag, attributes = {}, ...children) {
 
 export const find = (selector, within = document) => within.querySelector(selector);
 
-export function write(element, text) { if (element.textContent !== text) element.textContent = text; }
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
 
 /** Set attributes; undefined removes one. */
 export function mark(element, attributes) {
@@ -30,11 +32,13 @@ export function replace(element, key, content) {
 }
 
 /**
- * Write a table: `heads` and the cells of `rows` are texts, or `{text, …}` with number, href, title, mark. A row keeps
- * its element as long as its `key` is among the rows.
+ * Write a table: `heads` and the cells of `rows` are texts, or `{text, …}` with number, href, title, mark. A row
+ * keeps its element as long as its `key` is among the rows.
  */
 export function fill(table, heads, rows, empty) {
-  replace(table.tHead, JSON.stringify(heads), () => make("tr", {}, ...heads.map((head) => cell("th", head, { scope: "col" }))));
+  replace(table.tHead, JSON.stringify(heads), () =>
+    make("tr", {}, ...heads.map((head) => cell("th", head, { scope: "col" }))),
+  );
   const [body] = table.tBodies;
   const had = new Map(Array.from(body.rows, (row) => [row.dataset.row, row]));
   if (!rows.length) rows = [{ key: "empty", cells: [{ text: empty, span: heads.length }] }];
@@ -52,5 +56,9 @@ function cell(tag, given, more) {
   const { text, number, href, title, mark: mood, span } = typeof given === "object" ? given : { text: given };
   const inner = href ? make("a", { href, title }, text) : text;
   const classes = [number && "number", text === "0" && "quiet", mood].filter(Boolean).join(" ") || undefined;
-  return make(tag === "th" && span ? "td" : tag, { ...(!span && more), class: classes, title: href ? undefined : title, colspan: span }, inner);
+  return make(
+    tag === "th" && span ? "td" : tag,
+    { ...(!span && more), class: classes, title: href ? undefined : title, colspan: span },
+    inner,
+  );
 }

@@ -5,9 +5,18 @@ const PAUSE_MS = [2_000, 10_000]; // before another attempt: anywhere between, s
 const SILENCE_MS = 15_000; // a half-open connection raises no error; the server speaks every 5 s
 const FROZEN_MS = 5_000; // timers that stood still for so long: asleep, or stopped
 
-/** Dispatches "snapshot", "change", "heartbeat", "side" with their data as `detail`, and "ended" when the log-in has. */
+/** Dispatches "snapshot", "change", "heartbeat", "side" with their data as `detail`; "ended" when the log-in has. */
 export class Stream extends EventTarget {
-  #steady; #id; #source; #timer; #heardAt; #tickedAt; #first = false; #stale = false; #closed = false;
+  #steady;
+  #id;
+  #source;
+  #timer;
+  #heardAt;
+  #openedAt = 0; // a new connection has its own time to speak, however long the one before was silent
+  #tickedAt;
+  #first = false;
+  #stale = false;
+  #closed = false;
 
   /** `id` says what the page knows; `steady` is its clock. */
   constructor(id, steady) {
@@ -15,14 +24,21 @@ export class Stream extends EventTarget {
     [this.#id, this.#steady] = [id, steady];
     this.#heardAt = this.#tickedAt = steady.now();
     // Whatever may mean that timers stood still or the network is another one: look at once, not at the next tick.
-    for (const [target, event] of [[window, "online"], [window, "pageshow"], [document, "visibilitychange"], [document, "resume"]])
+    for (const [target, event] of [
+      [window, "online"],
+      [window, "pageshow"],
+      [document, "visibilitychange"],
+      [document, "resume"],
+    ])
       target.addEventListener(event, (what) => this.#woken(what));
     setInterval(() => this.tick(), 1_000);
     this.#connect();
   }
 
   /** Milliseconds since the server was last heard. */
-  get silentMs() { return this.#steady.now() - this.#heardAt; }
+  get silentMs() {
+    return this.#steady.now() - this.#heardAt;
+  }
 
   /** Notice frozen timers and a silent connection. */
   tick() {
@@ -30,7 +46,7 @@ export class Stream extends EventTarget {
     this.#tickedAt = now;
     // What waited in a stopped page's connection is old: the stream begins anew from what the page knows.
     if (frozen) this.#connect();
-    else if (this.silentMs > SILENCE_MS && this.#source) this.#retry();
+    else if (this.#source && now - Math.max(this.#heardAt, this.#openedAt) > SILENCE_MS) this.#retry();
     if (frozen) this.dispatchEvent(new Event("woken"));
   }
 
@@ -56,11 +72,15 @@ export class Stream extends EventTarget {
     this.#source = undefined;
     if (this.#stale) return this.#fetch();
     const source = new EventSource(this.#address);
-    [this.#source, this.#first] = [source, true];
+    [this.#source, this.#first, this.#openedAt] = [source, true, this.#steady.now()];
     for (const kind of ["change", "heartbeat", "side", "reset"])
-      source.addEventListener(kind, (event) => { if (source === this.#source) this.#take(kind, event); });
+      source.addEventListener(kind, (event) => {
+        if (source === this.#source) this.#take(kind, event);
+      });
     // The browser's own repetition ends at the first HTTP error and knows no jitter: ours does it all.
-    source.onerror = () => { if (source === this.#source) this.#ask(); };
+    source.onerror = () => {
+      if (source === this.#source) this.#ask();
+    };
   }
 
   #take(kind, { data, lastEventId }) {
@@ -103,7 +123,9 @@ export class Stream extends EventTarget {
     return null;
   }
 
-  get #address() { return `/api/stream?since=${encodeURIComponent(this.#id)}`; }
+  get #address() {
+    return `/api/stream?since=${encodeURIComponent(this.#id)}`;
+  }
 
   #retry() {
     if (this.#closed) return;

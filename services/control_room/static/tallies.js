@@ -51,8 +51,12 @@ function newest(added, had, most) {
 
 /** Whether a cell belongs to the view; the period includes both days. */
 export function inView(cell, { operation, side, from, to } = ALL) {
-  return (!operation || cell.operation === operation) && (!side || cell.side === side)
-    && (!from || cell.day >= from) && (!to || cell.day <= to);
+  return (
+    (!operation || cell.operation === operation) &&
+    (!side || cell.side === side) &&
+    (!from || cell.day >= from) &&
+    (!to || cell.day <= to)
+  );
 }
 
 /** One pass over everything: sums by measure and side, by citizenship, by section. The side "" is the total. */
@@ -65,7 +69,8 @@ export function sums(room, view) {
       add((found.figures[measure] ??= {}), cell.side, count);
       const section = row(found.sections, cell.place);
       section[measure] = (section[measure] ?? 0) + count;
-      if (measure === "persons" || measure === "smugglers") add((row(found.citizenships, cell.citizenship)[measure] ??= {}), cell.side, count);
+      if (measure === "persons" || measure === "smugglers")
+        add((row(found.citizenships, cell.citizenship)[measure] ??= {}), cell.side, count);
     }
   return found;
 }
@@ -118,9 +123,11 @@ export function hourly(side, { operation }, end, measure = "persons") {
 
 /** The plan of an operation as the sides have it together: from the first day to the last, closed when all have. */
 export function planOf(room, operation) {
-  const plans = [...room.sides.values()].flatMap((side) => side.operations.filter((plan) => plan.operation === operation));
+  const plans = [...room.sides.values()].flatMap((side) =>
+    side.operations.filter((plan) => plan.operation === operation),
+  );
   if (!plans.length) return null;
-  const ends = plans.map(({ ends, closed }) => closed && closed < ends ? closed : ends);
+  const ends = plans.map(({ ends, closed }) => (closed && closed < ends ? closed : ends));
   const [starts, name] = [plans.map((plan) => plan.starts).sort()[0], plans[0].name];
   return { operation, name, starts, ends: ends.sort().at(-1), closed: plans.every(({ closed }) => closed) };
 }
@@ -130,9 +137,11 @@ export function yearBefore(day) {
   return `${day.slice(0, 4) - 1}${day.slice(4)}`.replace("-02-29", "-02-28");
 }
 
-/** The digest of what the page itself holds, to compare with the server's; undefined where the browser has none to offer. */
+/** The digest of what the page itself holds, to compare with the server's; undefined where the browser offers none. */
 export async function digestOf(room) {
-  const lines = [...room.sides.values()].flatMap(({ cells }) => Array.from(cells, ([text, { count }]) => `${text}=${count}\n`));
+  const lines = [...room.sides.values()].flatMap(({ cells }) =>
+    Array.from(cells, ([text, { count }]) => `${text}=${count}\n`),
+  );
   const bytes = new TextEncoder().encode(lines.sort().join(""));
   const hash = await globalThis.crypto?.subtle?.digest("SHA-256", bytes); // absent on a page without TLS
   return hash && Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("");

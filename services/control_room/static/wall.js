@@ -5,12 +5,13 @@
 import { drawHours } from "./charts.js";
 import { dayAfter, dayStart, health, localDay, ServerClock, Steady } from "./clock.js";
 import { find, make, mark, replace, write } from "./dom.js";
+import { Figures } from "./figures.js";
 import { Lists } from "./lists.js";
 import { Stream } from "./stream.js";
-import { amended, digestOf, hourly, planOf, Room, sums } from "./tallies.js";
+import { digestOf, hourly, planOf, Room, sums } from "./tallies.js";
 import { Words } from "./words.js";
 
-const CHIP_MS = 60_000; // how long a change is shown
+const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
 const SPOKEN_MS = 30_000; // a screen reader hears the numbers at most so often
 const CHECKED_MS = 60_000; // how often the page computes the digest itself
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
@@ -26,6 +27,9 @@ const words = new Words(await fetchWords(document.body.dataset.words));
 let room = new Room(snapshot);
 let view = readAddress();
 const clock = new ServerClock(steady, snapshot.now);
+const figures = new Figures(words, steady, (measure, side, revised) =>
+  lists.reasons(frozen?.room ?? room, measure, side, revised, clock.now()),
+);
 const lists = new Lists(words, view.kiosk ? MOST_ON_WALL : MOST, address);
 
 let looked = snapshot.now; // when the server last saw the store
@@ -40,11 +44,9 @@ let connected = false;
 let lostSince = null;
 let checked = { at: -Infinity, digest: "" };
 let spokenAt = -Infinity;
-let drawn = { figures: {}, view: "" };
 let missed = ""; // positions that a heartbeat named and the page has not reached
 let due = false; // a drawing is under way
 let [drawnAt, restMs] = [0, 0];
-const chips = new Map(); // figure -> [{at, change}] of the last minute
 
 // A screen without its words or with an error in it must not look like one that works.
 addEventListener("error", failed);
@@ -55,13 +57,24 @@ stream?.addEventListener("snapshot", ({ detail }) => {
   room = new Room(detail);
   clock.set(detail.now);
   [looked, lookedS, lateMs] = [detail.now, 0, 0];
+  options();
   changed();
 });
-stream?.addEventListener("change", ({ detail }) => { if (room.change(detail)) changed(); else stream.renew(); });
-stream?.addEventListener("side", ({ detail }) => { room.about(detail); changed(); });
+stream?.addEventListener("change", ({ detail }) => {
+  if (room.change(detail)) changed();
+  else stream.renew();
+});
+stream?.addEventListener("side", ({ detail }) => {
+  room.about(detail);
+  options();
+  changed();
+});
 stream?.addEventListener("heartbeat", ({ detail }) => heartbeat(detail));
 stream?.addEventListener("woken", () => tick());
-stream?.addEventListener("ended", () => { ended = true; tick(); });
+stream?.addEventListener("ended", () => {
+  ended = true;
+  tick();
+});
 
 listen();
 options();
@@ -76,8 +89,9 @@ function heartbeat({ now, first, sides, ...rest }) {
   ({ looked, trouble } = rest);
   lookedS = (Date.parse(now) - Date.parse(looked)) / 1000;
   for (const side of sides) room.about(side);
-  const ahead = sides.filter(({ side, position }) => room.sides.get(side)?.position !== position).map(({ side, position }) => `${side} ${position}`).join();
-  // A heartbeat comes after the changes that it includes. Told twice of a position that no change has brought: one is lost.
+  const away = sides.filter(({ side, position }) => room.sides.get(side)?.position !== position);
+  const ahead = away.map(({ side, position }) => `${side} ${position}`).join();
+  // A heartbeat comes after the changes that it includes: one named twice that no change has brought is lost.
   if (ahead && ahead === missed) stream.renew();
   missed = ahead;
   if (!ahead) {
@@ -102,7 +116,10 @@ async function check(digest) {
 function changed() {
   if (due) return;
   due = true;
-  const work = () => { due = false; draw(); };
+  const work = () => {
+    due = false;
+    draw();
+  };
   const waitMs = restMs - (performance.now() - drawnAt);
   if (document.hidden || waitMs > 0) setTimeout(work, Math.max(waitMs, 20));
   else requestAnimationFrame(work);
@@ -113,8 +130,7 @@ function draw() {
   const shown = frozen?.room ?? room;
   const serverMs = frozen?.at ?? asOf();
   const found = sums(shown, view);
-  heads(shown);
-  figures(shown, found.figures);
+  figures.draw(shown, view, found.figures);
   lists.draw(shown, view, found, serverMs);
   hours(shown, serverMs);
   positions(shown, serverMs);
@@ -130,87 +146,41 @@ function asOf() {
   return past ? latest : Date.parse(looked);
 }
 
-function figures(shown, found) {
-  const revised = amended(shown, view);
-  const same = drawn.view === JSON.stringify(view);
-  if (!same) chips.clear();
-  for (const row of document.querySelectorAll("#figures tbody tr")) {
-    const { measure } = row.dataset;
-    for (const cell of row.cells) {
-      if (cell.dataset.side === undefined) continue;
-      const key = `${measure} ${cell.dataset.side}`;
-      const count = found[measure]?.[cell.dataset.side] ?? 0;
-      const change = same && key in drawn.figures ? count - drawn.figures[key] : 0;
-      drawn.figures[key] = count;
-      if (change) (chips.get(key) ?? chips.set(key, []).get(key)).push({ at: steady.now(), change });
-      figure(cell, measure, count, revised[measure]?.[cell.dataset.side]);
-      chip(cell, key, change);
-    }
-  }
-  drawn.view = JSON.stringify(view);
-}
-
-function figure(cell, measure, count, revised) {
-  const { side } = cell.dataset;
-  replace(cell, "made", () => make("span", { class: "figure" },
-    make("b"), " ", make("span", { class: "beside" },
-      make("span", {}, make("span", { class: "chip", title: words.say("change.title") }), " ", make("button", { class: "amended", type: "button" })),
-      make("span", { class: "unit" }))));
-  write(find("b", cell), words.number(count));
-  write(find(".unit", cell), words.count(`unit.${measure}`, count));
-  const button = find(".amended", cell);
-  const change = revised && words.signed(revised.change);
-  mark(button, { hidden: revised ? undefined : "", "aria-label": revised && `${words.say("amended.open", { change })}` });
-  write(button, revised ? `${words.say("amended.mark")} ${change}` : "");
-  button.onclick = () => lists.reasons(frozen?.room ?? room, measure, side, revised, clock.now());
-}
-
-/** The change of the last minute beside its figure; it fades with the newest one. */
-function chip(cell, key, change) {
-  const recent = (chips.get(key) ?? []).filter(({ at }) => steady.now() - at < CHIP_MS);
-  chips.set(key, recent);
-  const sum = recent.reduce((total, one) => total + one.change, 0);
-  const element = find(".chip", cell);
-  write(element, sum ? `${sum > 0 ? "▲" : "▼"}${words.signed(sum)}` : "");
-  if (change) for (const animation of element.getAnimations()) animation.currentTime = 0;
-}
-
-function heads(shown) {
-  const sides = [...shown.sides.values()].filter(({ side }) => !view.side || side === view.side);
-  const key = sides.map(({ side }) => side).join();
-  const table = find("#figures");
-  if (table.dataset.sides === key) return;
-  table.dataset.sides = key;
-  for (const old of table.querySelectorAll("[data-side]:not([data-side=''])")) old.remove();
-  sides.forEach(({ side, citizenship }, index) => {
-    const name = make("span", { class: "name" }, `${side} `, make("small", {}, words.citizenship(citizenship)));
-    table.tHead.rows[0].append(make("th", { scope: "col", "data-side": side, class: `side${index}` }, name, " ", make("span", { class: "heard" })));
-    for (const row of table.tBodies[0].rows) row.append(make("td", { "data-side": side }));
-  });
-}
-
 function hours(shown, serverMs) {
   const sides = [...shown.sides.values()].filter(({ side }) => !view.side || side === view.side);
   const plan = view.operation ? planOf(shown, view.operation) : null;
-  drawHours(find("#hours > div"), sides.map((side) => {
-    const last = [plan?.ends, view.to].filter(Boolean).sort()[0];
-    const over = last ? dayStart(dayAfter(last), side.zone) : Infinity;
-    const end = Math.min(past ? serverMs : frozen?.at ?? clock.now(), over);
-    const hours = hourly(side, view, end / 1000).map((hour) => (hour.start * 1000 > serverMs ? { ...hour, count: null } : hour));
-    return { ...side, hours };
-  }), words);
+  drawHours(
+    find("#hours > div"),
+    sides.map((side) => {
+      const last = [plan?.ends, view.to].filter(Boolean).sort()[0];
+      const over = last ? dayStart(dayAfter(last), side.zone) : Infinity;
+      const end = Math.min(past ? serverMs : (frozen?.at ?? clock.now()), over);
+      const hours = hourly(side, view, end / 1000).map((hour) =>
+        hour.start * 1000 > serverMs ? { ...hour, count: null } : hour,
+      );
+      return { ...side, hours };
+    }),
+    words,
+  );
 }
 
 function positions(shown, serverMs) {
   const zone = zoneOf(shown);
   const place = find("#asof");
   const parts = Array.from(shown.sides.values(), ({ side, position }) => [side, position]);
-  replace(place, parts.map(([side]) => side).join(), () => [make("span"), ...parts.map(([side]) => make("span", {}, ` · ${side} `, make("a", { "data-position": side })))]);
+  replace(place, parts.map(([side]) => side).join(), () => [
+    make("span"),
+    ...parts.map(([side]) => make("span", {}, ` · ${side} `, make("a", { "data-position": side }))),
+  ]);
   write(place.firstChild, words.say("asof", { time: words.time(serverMs, zone, { today: clock.now() }) }));
   for (const [side, position] of parts) {
     const link = find(`[data-position="${side}"]`, place);
     write(link, position);
-    mark(link, { href: address({ at: position }), title: words.say("position.title", { position }), "aria-label": `${words.say("position")} ${position}` });
+    mark(link, {
+      href: address({ at: position }),
+      title: words.say("position.title", { position }),
+      "aria-label": `${words.say("position")} ${position}`,
+    });
   }
   const plan = view.operation ? planOf(shown, view.operation) : null;
   write(find("#operation"), view.operation ? plan?.name || view.operation : words.say("operation.all"));
@@ -228,18 +198,37 @@ function dayOf(plan, today) {
 function period() {
   const { from, to } = view;
   if (from && to) return words.days(from, to);
-  return from ? words.say("period.from", { from: words.day(from) }) : to ? words.say("period.to", { to: words.day(to) }) : "";
+  return from
+    ? words.say("period.from", { from: words.day(from) })
+    : to
+      ? words.say("period.to", { to: words.day(to) })
+      : "";
 }
 
 function foot(shown) {
-  const audits = Array.from(shown.sides.values(), ({ side, zone, audit }) => (audit
-    ? { side, text: `✓ ${side} ${words.say("audit.agreed")} ${audit.position}, ${words.time(Date.parse(audit.at), zone, { today: clock.now() })}`, title: words.say("audit.title", { digest: audit.digest }) }
-    : { side, text: `○ ${side} ${words.say("audit.none")}` }));
-  replace(find("#audit"), JSON.stringify(audits), () => audits.map(({ text, title }) => make("span", { title }, `${text} `)));
+  const audits = Array.from(shown.sides.values(), ({ side, zone, audit }) => {
+    if (!audit) return { text: `○ ${side} ${words.say("audit.none")}` };
+    const at = words.time(Date.parse(audit.at), zone, { today: clock.now() });
+    const title = words.say("audit.title", { digest: audit.digest });
+    return { text: `✓ ${side} ${words.say("audit.agreed")} ${audit.position}, ${at}`, title };
+  });
+  const spans = () => audits.map(({ text, title }) => make("span", { title }, `${text} `));
+  replace(find("#audit"), JSON.stringify(audits), spans);
   const own = checked.digest === shown.digest && checked.digest;
-  replace(find("#digest"), `${shown.digest}${own}`, () => make("details", {},
-    make("summary", { title: words.say("digest.title") }, `${words.say("digest")} `, make("code", {}, shown.digest.slice(0, 12)), own ? ` ✓ ${words.say("digest.checked")}` : ""),
-    make("code", {}, shown.digest)));
+  replace(find("#digest"), `${shown.digest}${own}`, () =>
+    make(
+      "details",
+      {},
+      make(
+        "summary",
+        { title: words.say("digest.title") },
+        `${words.say("digest")} `,
+        make("code", {}, shown.digest.slice(0, 12)),
+        own ? ` ✓ ${words.say("digest.checked")}` : "",
+      ),
+      make("code", {}, shown.digest),
+    ),
+  );
 }
 
 // --- how things are ---
@@ -262,11 +251,13 @@ function tick() {
   write(find("#age"), past || state === "connecting" ? "" : words.age(silentS));
   const lag = sides.reduce((sum, side) => sum + side.lag, 0);
   write(find("#lag"), past ? "" : `· ${words.say("lag", { n: words.number(lag) })}`);
-  mark(find("#lag"), { title: sides.map(({ side, lag_s }) => words.say("lag.title", { side, age: words.age(lag_s) })).join("\n") });
+  mark(find("#lag"), {
+    title: sides.map(({ side, lag_s }) => words.say("lag.title", { side, age: words.age(lag_s) })).join("\n"),
+  });
   sides.forEach(heardOf);
   banners(causes);
   freezing();
-  for (const cell of document.querySelectorAll("#figures td[data-side]")) if (!frozen) chip(cell, `${cell.parentElement.dataset.measure} ${cell.dataset.side}`, 0);
+  if (!frozen) figures.fade();
   title();
   speak();
 }
@@ -276,10 +267,18 @@ function heardOf({ side, zone, heard, parked }) {
   if (!place) return;
   const age = heard ? clock.age(heard) : Infinity;
   const silent = age > SILENT_S;
-  const text = !heard ? `◐ ${words.say("heard.never")}` : past ? words.say("heard.at", { time: words.time(Date.parse(heard), zone, { today: asOf() }) })
-    : silent ? `◐ ${words.say("silent", { age: words.age(age) })}` : words.say("heard", { age: words.age(age) });
+  const text = !heard
+    ? `◐ ${words.say("heard.never")}`
+    : past
+      ? words.say("heard.at", { time: words.time(Date.parse(heard), zone, { today: asOf() }) })
+      : silent
+        ? `◐ ${words.say("silent", { age: words.age(age) })}`
+        : words.say("heard", { age: words.age(age) });
   write(place, parked ? `${text} · △ ${words.count("parked", parked)}` : text);
-  mark(place, { "data-silent": silent && !past ? "" : undefined, title: parked ? words.say("parked.title") : undefined });
+  mark(place, {
+    "data-silent": silent && !past ? "" : undefined,
+    title: parked ? words.say("parked.title") : undefined,
+  });
 }
 
 function banners(causes) {
@@ -290,13 +289,27 @@ function banners(causes) {
   const loss = find("#loss");
   // An alert: its text is written once per loss, and nobody is told of the seconds one by one.
   if (state === "lost") {
-    replace(loss, `lost ${lostSince}`, () => make("p", {}, `✕ ${words.say("lost.banner", { time: time(lostSince), asof: shownAsOf })} `, make("span", { "aria-hidden": true })));
+    replace(loss, `lost ${lostSince}`, () =>
+      make(
+        "p",
+        {},
+        `✕ ${words.say("lost.banner", { time: time(lostSince), asof: shownAsOf })} `,
+        make("span", { "aria-hidden": true }),
+      ),
+    );
     write(find("span", loss), words.age((clock.now() - lostSince) / 1000));
-  }
-  else if (state === "ended") replace(loss, "ended", () => make("p", {}, `✕ ${words.say("ended.banner", { asof: shownAsOf })} `, make("a", { href: location.href }, words.say("ended.login"))));
+  } else if (state === "ended")
+    replace(loss, "ended", () =>
+      make(
+        "p",
+        {},
+        `✕ ${words.say("ended.banner", { asof: shownAsOf })} `,
+        make("a", { href: location.href }, words.say("ended.login")),
+      ),
+    );
   else replace(loss, "", () => []);
   const texts = causes.map(({ cause, side, age, trouble }) => {
-    const why = trouble ? `${words.has(`trouble.${trouble}`) ? words.say(`trouble.${trouble}`) : words.say("trouble.other", { code: trouble })} ` : "";
+    const why = trouble ? `${troubleWords(trouble)} ` : "";
     return why + words.say(`delayed.${cause}`, { side, age: words.age(age), time: time(Date.parse(looked)) });
   });
   replace(find("#delay"), texts.join(" "), () => (texts.length ? make("p", {}, `◐ ${texts.join(" ")}`) : ""));
@@ -312,12 +325,21 @@ function freezing() {
     resume();
     const notice = find("#notice");
     write(notice, words.say("frozen.resumed", { age: words.age(FREEZE_MAX_S) }));
-    setTimeout(() => write(notice, ""), CHIP_MS);
+    setTimeout(() => write(notice, ""), NOTICE_MS);
     return;
   }
   write(find("strong", place), `❄ ${words.say("state.frozen")}`);
-  const how = view.kiosk ? words.say("frozen.auto", { age: words.age(FREEZE_MAX_S - oldS) }) : words.say("frozen.resume");
-  write(find("span", place), `${words.say("frozen.view", { time: words.time(frozen.at, zoneOf(room)), age: words.age(oldS) })} · ${how}`);
+  const how = view.kiosk
+    ? words.say("frozen.auto", { age: words.age(FREEZE_MAX_S - oldS) })
+    : words.say("frozen.resume");
+  write(
+    find("span", place),
+    `${words.say("frozen.view", { time: words.time(frozen.at, zoneOf(room)), age: words.age(oldS) })} · ${how}`,
+  );
+}
+
+function troubleWords(code) {
+  return words.has(`trouble.${code}`) ? words.say(`trouble.${code}`) : words.say("trouble.other", { code });
 }
 
 function freeze() {
@@ -349,17 +371,29 @@ function title() {
 function speak() {
   const place = find("#spoken");
   if (frozen || steady.now() - spokenAt < SPOKEN_MS) return;
-  const figures = Array.from(document.querySelectorAll("#figures tbody tr"), (row) => `${row.cells[0].textContent}: ${find("b", row).textContent}`).join("; ");
-  if (place.dataset.figures === figures + state) return;
-  place.dataset.figures = figures + state;
-  write(place, words.say("status", { state: words.say(`state.${state}`), figures, time: words.time(asOf(), zoneOf(room), { seconds: false }) }));
+  const spoken = Array.from(
+    document.querySelectorAll("#figures tbody tr"),
+    (row) => `${row.cells[0].textContent}: ${find("b", row).textContent}`,
+  ).join("; ");
+  if (place.dataset.figures === spoken + state) return;
+  place.dataset.figures = spoken + state;
+  write(
+    place,
+    words.say("status", {
+      state: words.say(`state.${state}`),
+      figures: spoken,
+      time: words.time(asOf(), zoneOf(room), { seconds: false }),
+    }),
+  );
   spokenAt = steady.now();
 }
 
 function failed() {
   fault = true;
   document.body.dataset.state = "lost";
-  replace(find("#loss"), "failed", () => make("p", {}, `✕ ${words.say("fault.banner")} `, make("a", { href: location.href }, words.say("fault.reload"))));
+  replace(find("#loss"), "failed", () =>
+    make("p", {}, `✕ ${words.say("fault.banner")} `, make("a", { href: location.href }, words.say("fault.reload"))),
+  );
 }
 
 // --- the address is the view ---
@@ -373,19 +407,26 @@ function readAddress() {
 /** The address of this view with some of it changed; an empty value leaves a thing out. */
 function address(changes, base = location.pathname) {
   const query = new URLSearchParams(location.search);
-  for (const [name, value] of Object.entries(changes)) if (value) query.set(name, value); else query.delete(name);
+  for (const [name, value] of Object.entries(changes))
+    if (value) query.set(name, value);
+    else query.delete(name);
   return query.size ? `${base}?${query}` : base;
 }
 
 /** Fill in what may be chosen, and what links lead to from this view. */
 function options() {
   const form = find("#filters");
-  const plans = [...new Set([...room.sides.values()].flatMap(({ operations }) => operations.map(({ operation }) => operation)))].sort();
-  for (const [name, values] of [["operation", plans], ["side", [...room.sides.keys()]]]) {
+  const plans = [
+    ...new Set([...room.sides.values()].flatMap(({ operations }) => operations.map(({ operation }) => operation))),
+  ].sort();
+  for (const [name, values] of [
+    ["operation", plans],
+    ["side", [...room.sides.keys()]],
+  ]) {
     const select = form.elements[name];
     const known = [...select.options].map(({ value }) => value);
     for (const value of values) if (!known.includes(value)) select.add(make("option", { value }, value));
-    select.value = view[name];
+    if (select !== document.activeElement) select.value = view[name];
   }
   for (const name of ["from", "to"]) form.elements[name].value = view[name];
   for (const link of document.querySelectorAll("a[data-set]")) {
@@ -399,25 +440,32 @@ function options() {
 function listen() {
   const form = find("#filters");
   const go = (event) => {
-    if (form.elements.at.value !== (new URLSearchParams(location.search).get("at") ?? "")) return; // another time: another page
+    if (form.elements.at.value !== (new URLSearchParams(location.search).get("at") ?? "")) return; // another page
     event.preventDefault();
     const entries = ["operation", "side", "from", "to"].map((name) => [name, form.elements[name].value]);
     history.pushState(null, "", address(Object.fromEntries(entries)));
     moved();
   };
   form.addEventListener("submit", go);
-  form.addEventListener("change", (event) => { if (event.target.name !== "at") go(event); });
+  form.addEventListener("change", (event) => {
+    if (event.target.name !== "at") go(event);
+  });
   addEventListener("popstate", moved);
   find("#freeze").hidden = past;
   find("#freeze").addEventListener("click", () => (frozen ? resume() : freeze()));
-  find("#resume").addEventListener("click", () => { resume(); find("#freeze").focus(); });
+  find("#resume").addEventListener("click", () => {
+    resume();
+    find("#freeze").focus();
+  });
   find("#print").addEventListener("click", () => print());
+  addEventListener("beforeprint", () => (find("#digest details").open = true)); // paper carries the whole digest
   addEventListener("keydown", (event) => {
     if (find("#reasons").open || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
     const busy = event.target.closest?.("input, select, textarea, button, a, summary");
     if (event.key === " " && !busy) {
       event.preventDefault();
-      if (frozen) resume(); else freeze();
+      if (frozen) resume();
+      else freeze();
     } else if (event.key === "Escape" && frozen) resume();
   });
 }
@@ -431,7 +479,9 @@ function moved() {
 
 // --- small things ---
 
-function zoneOf(shown) { return (shown.sides.get(view.side) ?? [...shown.sides.values()][0])?.zone ?? "UTC"; }
+function zoneOf(shown) {
+  return (shown.sides.get(view.side) ?? [...shown.sides.values()][0])?.zone ?? "UTC";
+}
 
 async function fetchWords(from) {
   for (;;) {

@@ -10,7 +10,12 @@ function format(locale, options) {
 }
 
 export class Words {
-  #texts; #names; #plurals; #numbers; #signed; #dates;
+  #texts;
+  #names;
+  #plurals;
+  #numbers;
+  #signed;
+  #dates;
 
   constructor({ language, texts, citizenships }) {
     [this.language, this.#texts, this.#names] = [language, texts, citizenships];
@@ -28,32 +33,53 @@ export class Words {
   }
 
   /** Whether there is a text of this name: codes may come from a newer server. */
-  has(key) { return key in this.#texts; }
+  has(key) {
+    return key in this.#texts;
+  }
 
   /** A text in the plural form for `n`. */
-  count(key, n) { return this.#texts[key][this.#plurals.select(n)].replace("{n}", this.number(n)); }
+  count(key, n) {
+    return this.#texts[key][this.#plurals.select(n)].replace("{n}", this.number(n));
+  }
 
-  number(n) { return this.#numbers.format(n); }
+  number(n) {
+    return this.#numbers.format(n);
+  }
 
   /** With its sign; a minus that is as wide as the plus. */
-  signed(n) { return n ? this.#signed.format(n).replace("-", "−") : "±0"; }
+  signed(n) {
+    return n ? this.#signed.format(n).replace("-", "−") : "±0";
+  }
 
-  citizenship(code) { return code ? (this.#names[code] ?? code) : this.say("citizenship.none"); }
+  citizenship(code) {
+    return code ? (this.#names[code] ?? code) : this.say("citizenship.none");
+  }
 
   /** `14:05:09 CET`, with the day before it if that is another one than today's. */
   time(ms, zone, { today, seconds = true, year = true } = {}) {
-    const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone, ...(seconds && { second: "2-digit" }) };
+    const clock = {
+      hour: "2-digit",
+      minute: "2-digit",
+      hourCycle: "h23",
+      timeZone: zone,
+      ...(seconds && { second: "2-digit" }),
+    };
     const text = `${format(this.#dates, clock).format(ms)} ${zoneLabel(ms, zone)}`;
     const day = (at) => format("en-CA", { dateStyle: "short", timeZone: zone }).format(at);
     if (today === undefined || day(today) === day(ms)) return text;
-    return `${format(this.#dates, { day: "numeric", month: "short", year: year ? "numeric" : undefined, timeZone: zone }).format(ms)} ${text}`;
+    const date = { day: "numeric", month: "short", year: year ? "numeric" : undefined, timeZone: zone };
+    return `${format(this.#dates, date).format(ms)} ${text}`;
   }
 
   /** A calendar day, ISO 8601. */
-  day(iso) { return format(this.#dates, { dateStyle: "medium", timeZone: "UTC" }).format(Date.parse(iso)); }
+  day(iso) {
+    return format(this.#dates, { dateStyle: "medium", timeZone: "UTC" }).format(Date.parse(iso));
+  }
 
   /** A period, both days included. */
-  days(from, to) { return format(this.#dates, { dateStyle: "medium", timeZone: "UTC" }).formatRange(Date.parse(from), Date.parse(to)); }
+  days(from, to) {
+    return format(this.#dates, { dateStyle: "medium", timeZone: "UTC" }).formatRange(Date.parse(from), Date.parse(to));
+  }
 
   /** A length of time in its two largest units. The symbols are the same in all languages. */
   age(seconds) {
@@ -65,7 +91,7 @@ export class Words {
   }
 }
 
-// The label in English in all languages (CET, CEST): some have only an offset, and 02:30 occurs twice on a day in October.
+// The label in English in all languages (CET, CEST): some have only an offset. 02:30 occurs twice on a day in October.
 function zoneLabel(ms, zone) {
   const parts = format("en-GB", { hour: "2-digit", timeZone: zone, timeZoneName: "short" }).formatToParts(ms);
   return parts.find(({ type }) => type === "timeZoneName").value;
