@@ -22,6 +22,7 @@ from services.cli.output import Format, format_option, note
 from services.cli.picture import Look, State, Sums, add_up, as_line, health, narrowed, picture
 from services.cli.selectors import read_selection, read_value
 from services.cli.server import kept_running, server_url
+from services.control_room.book import joined_digest
 from services.control_room.export import Filters
 from services.control_room.feed import Feed
 from services.control_room.room import RoomSide
@@ -34,8 +35,6 @@ from services.store.glance import RedisGlance
 from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
-from services.tally.cells import parse_cell
-from services.tally.digest import state_digest
 from services.tally.fold import FOLD_VERSION
 
 TICK_S: Final = 1.0
@@ -148,8 +147,7 @@ class _Room:
         positions = {side.side.side: side.position for side in self.sides}
         held = [(side.generation, side.position) for side in self.sides]
         if held != self._held:
-            tallies = {parse_cell(name): count for side in self.sides for name, count in side.cells.items()}
-            self._digest = state_digest(tallies)
+            self._digest = joined_digest([side.cells for side in self.sides])
         snapshot = Snapshot(
             view="live",
             now=at,

@@ -159,6 +159,8 @@ def test_it_fits_every_terminal(width: int, height: int, unseen_s: int) -> None:
     assert height == len(lines)
     assert width >= max(line.cell_len for line in lines)
     assert ("LIVE", "LOST")[unseen_s > 0] in lines[0].plain
+    if width >= 40 and height >= 24:
+        assert lines[-1].plain.startswith("digest ")
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (80, 50), (120, 30), (200, 60), (80, None)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import pty
@@ -14,21 +15,28 @@ import termios
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from unittest.mock import Mock
 
 import msgspec
 import pytest
 import redis
 
 from schemas.screen import Snapshot
-from schemas.vocabulary import Position
+from schemas.vocabulary import START, Position
 from services.cli.picture import Health, Look, State
-from services.cli.watch import _Lines
+from services.cli.watch import _follow, _Lines, _Room
+from services.control_room.export import Filters
+from services.control_room.room import RoomSide
+from services.runtime.ending import end
+from services.runtime.settings import read_settings
 from tests import given, projectors
 from tests.servers import OwnServer
 from tests.services.cli.conftest import Cli, Outcome, assert_refused, count, environ, record, started
 from tests.waiting import wait_for
 
 HOME = b"\x1b[H"
+NOON = datetime(2024, 3, 14, 12, tzinfo=UTC)
 RESTORED = b"\x1b[?25h\x1b[?1049l"  # the cursor is shown again, and what was there before the picture
 
 
@@ -272,7 +280,10 @@ def test_as_json_each_change_is_a_snapshot(
                 break
         assert standing.tallies == si.cells
         assert first.sides[1].cells == snapshot.sides[1].cells
-    assert f"digest {snapshot.digest}" in cli_tallies(counted)
+        assert f"digest {snapshot.digest}" in cli_tallies(counted)
+        record(client, prefix, {"HR": [given.apprehension(id=9, side="HR")]})
+        uncounted = msgspec.json.decode(running.stdout.readline(), type=Snapshot).sides[1]
+        assert (1, first.sides[1].cells) == (uncounted.lag, uncounted.cells)
 
 
 def cli_tallies(env: dict[str, str]) -> str:
@@ -290,6 +301,46 @@ def test_a_reader_that_has_enough_ends_it(
         running.stdout.close()
         report_another(client, server_url, prefix)
         assert (0, b"") == (running.wait(30), running.stderr.read())
+
+
+def test_a_change_is_not_left_to_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.cli.watch.TICK_S", 3_600.0)
+    sides = [room_side(0), room_side(0)]
+    rooms = _Room(sides, Filters())
+
+    async def follow() -> int:
+        shown = asyncio.Queue[Look]()
+        following = asyncio.create_task(_follow(rooms, shown.put_nowait))
+        await asyncio.wait_for(shown.get(), 10)
+        told = [
+            tell
+            for side in sides
+            for tell in (
+                partial(side.on_change, Mock(), START), partial(side.on_side, Mock()), partial(side.on_reset, "too-old")
+            )
+        ]  # fmt: skip
+        for tell in told:
+            tell()
+            await asyncio.wait_for(shown.get(), 10)
+        await end(following)
+        return len(told)
+
+    assert 6 == asyncio.run(follow())
+
+
+def test_the_side_that_was_seen_longest_ago_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.cli.watch.now", lambda: NOON)
+    assert "LIVE" == _Room([room_side(1), room_side(1)], Filters()).look().health.state
+    for ages in ((12, 1), (1, 12)):
+        assert "DELAYED" == _Room([room_side(age) for age in ages], Filters()).look().health.state
+
+
+def room_side(unseen_s: float) -> RoomSide:
+    """Return a side that was seen so long before noon."""
+    settings = read_settings({}).sides[0]
+    side = RoomSide(settings, Mock(), Mock(), Mock(), lambda: NOON)
+    side.looked = NOON - timedelta(seconds=unseen_s)
+    return side
 
 
 def test_a_state_is_said_once_beside_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
