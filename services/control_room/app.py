@@ -43,7 +43,7 @@ class ControlRoomApp:
             sides,
             self.streams,
             Sessions(RedisPrincipals(self._client, url, settings.prefix), names, monotonic, now),
-            Past(rebuild),
+            Past(rebuild, {side.side.side: side for side in sides}),
             logger,
             now,
             monotonic,

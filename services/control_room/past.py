@@ -7,8 +7,9 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
+from schemas.screen import SideShown
 from schemas.vocabulary import Position, Side
 from services.control_room.streams import Audience, read_positions
 from services.runtime.errors import UsageError
@@ -39,24 +40,38 @@ def read_at(text: str, audience: Audience) -> dict[Side, Position]:
     return dict.fromkeys(audience, Position(f"{max(0, int(moment.timestamp() * 1000))}-{_LAST_OF_MS}"))
 
 
+class PastSide(Protocol):
+    """What is asked of a side about its past."""
+
+    async def reached(self, stop: Position) -> Position:
+        """Return a position, or where the log ends if it has not come so far."""
+
+    async def past(self, state: State) -> SideShown:
+        """Return the side as a rebuilt state has it."""
+
+
 class Past:
     """Rebuilds one at a time, and keeps the last few: a link to the past is opened by many at once."""
 
-    def __init__(self, rebuild: Rebuild) -> None:
+    def __init__(self, rebuild: Rebuild, sides: Mapping[Side, PastSide]) -> None:
         self._rebuild = rebuild
+        self._sides = sides
         self._one = asyncio.Lock()
-        self._kept: OrderedDict[tuple[tuple[Side, Position], ...], Mapping[Side, State]] = OrderedDict()
+        self._kept: OrderedDict[tuple[tuple[Side, Position], ...], list[SideShown]] = OrderedDict()
 
     def forget(self) -> None:
         """Forget what was rebuilt: the server was set back, and its log may be another one."""
         self._kept.clear()
 
-    async def states(self, stops: Mapping[Side, Position]) -> Mapping[Side, State]:
-        """Return the states at these positions, which the logs have reached: what is kept would not grow with them."""
-        name = tuple(sorted(stops.items()))
+    async def shown(self, stops: Mapping[Side, Position]) -> list[SideShown]:
+        """Return the sides as they were at these positions."""
         async with self._one:
+            # What was asked for in the future is kept under where the logs end now: it would not grow with them.
+            reached = {side: await self._sides[side].reached(stop) for side, stop in stops.items()}
+            name = tuple(reached.items())
             if name not in self._kept:
-                self._kept[name] = await self._rebuild(stops)
+                states = await self._rebuild(reached)
+                self._kept[name] = [await self._sides[side].past(states[side]) for side in reached]
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(name)

@@ -29,7 +29,7 @@ from services.control_room.page import THEMES, View, login_page, page
 from services.control_room.past import Past, read_at
 from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
-from services.control_room.streams import Audience, Streams, write_id
+from services.control_room.streams import Audience, Stream, Streams, write_id
 from services.control_room.words import LANGUAGES, Language, words_json
 from services.runtime.errors import FieldtallyError, UsageError
 from services.tally.fold import FOLD_VERSION
@@ -53,7 +53,7 @@ _SAFE: Final = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
-    "vary": "cookie, accept-language",
+    "vary": "cookie, accept-language, accept-encoding",
 }
 _TYPES: Final = {
     "css": "text/css",
@@ -163,13 +163,13 @@ class ControlRoom:
         @get("/api/tallies.csv")
         async def tallies_csv(request: HttpRequest) -> HttpResponse:
             exported = await self._export(request)
-            headers = {"content-disposition": 'attachment; filename="fieldtally.csv"'}
+            headers = {**_PRIVATE, "content-disposition": 'attachment; filename="fieldtally.csv"'}
             return _response(as_csv(exported), "text/csv; header=present", 200, headers, request)
 
         @get("/api/tallies.json")
         async def tallies_json(request: HttpRequest) -> HttpResponse:
             exported = await self._export(request)
-            headers = {"content-disposition": 'attachment; filename="fieldtally.json"'}
+            headers = {**_PRIVATE, "content-disposition": 'attachment; filename="fieldtally.json"'}
             return _response(_json.encode(exported), JSON_TYPE, 200, headers, request)
 
         @asgi("/api/stream", copy_scope=False)
@@ -295,8 +295,7 @@ class ControlRoom:
             stops = read_at(at, audience)
         except UsageError as error:
             raise RefusedError(problem("malformed-request", 400, str(error), pointer="at")) from error
-        states = await self._past.states({side: await self.sides[side].reached(stop) for side, stop in stops.items()})
-        shown = [await self.sides[side].past(states[side]) for side in audience]
+        shown = await self._past.shown(stops)
         return _json.encode(
             Snapshot(
                 view="past",
@@ -329,27 +328,31 @@ class ControlRoom:
         gone = asyncio.ensure_future(_gone(receive))
         gone.add_done_callback(lambda _: stream.end())
         checked = self._monotonic()
+        checking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        checking.set_result(None)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
             while piece := await stream.next():
-                if self._monotonic() - checked > CHECK_AGAIN_S:  # a heartbeat comes at least as often
+                if checking.done() and self._monotonic() - checked > CHECK_AGAIN_S:
                     checked = self._monotonic()
-                    if not await self._may_see(headers, audience):
-                        break
+                    checking = asyncio.create_task(self._end_unless_seen(stream, headers, audience))
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()
+            checking.cancel()
             self.streams.close(audience, stream)
 
-    async def _may_see(self, headers: Mapping[str, str], audience: Audience) -> bool:
-        """Tell whether a stream may go on; while nobody can be asked it may, and says that the server is away."""
+    async def _end_unless_seen(self, stream: Stream, headers: Mapping[str, str], audience: Audience) -> None:
+        """End a stream whose token no longer sees its sides. It goes on meanwhile, and while nobody can be asked."""
         try:
-            return await self._audience(headers) == audience
+            may_go_on = await self._audience(headers) == audience
         except FieldtallyError:
-            return True
+            return
         except RefusedError:
-            return False
+            may_go_on = False
+        if not may_go_on:
+            stream.end()
 
     def heartbeat(self, audience: Audience) -> HeartbeatMessage:
         """Return how the sides of an audience stand."""

@@ -5,6 +5,7 @@ The cookie holds the token itself: a wall screen outlives every process here, an
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,6 +16,7 @@ from msgspec import Struct
 from schemas.principals import Principal, Role
 from schemas.vocabulary import Side
 from services.control_room.streams import Audience
+from services.runtime.errors import FieldtallyError
 from services.store.principals import DamagedPrincipalsError, RedisPrincipals, token_digest
 
 COOKIE: Final = "fieldtally_session"
@@ -22,6 +24,7 @@ COOKIE_S: Final = 400 * 86_400
 """As long as browsers keep one: whoever may look is asked for at every request."""
 BELIEVED_S: Final = 3.0
 """With the wait for something to be sent on a stream, a revoked token sees nothing after 10 s."""
+FAILED_S: Final = 1.0
 REMEMBERED_MAX: Final = 2_000
 TOKEN_CHARACTERS_MAX: Final = 200
 LOOKERS: Final[tuple[Role, ...]] = ("viewer", "auditor")
@@ -47,6 +50,9 @@ class Sessions:
         self._monotonic = monotonic
         self._now = now
         self._believed: OrderedDict[str, _Believed] = OrderedDict()
+        self._asking = asyncio.Lock()
+        self._failure: FieldtallyError | None = None
+        self._failed_until = 0.0
 
     async def audience(self, token: str) -> Audience | None:
         """Return the sides that a token may see, of those there are here; None if it may see none."""
@@ -61,15 +67,29 @@ class Sessions:
     async def _principal(self, digest: str) -> Principal | None:
         believed = self._believed.get(digest)
         if believed is None or believed.until <= self._monotonic():
-            try:
-                found = await self._principals.find(digest)
-            except DamagedPrincipalsError:  # `devices list` says which; until it is mended it lets nobody in
-                found = None
-            believed = self._believed[digest] = _Believed(found, self._monotonic() + BELIEVED_S)
-            self._believed.move_to_end(digest)
-            while len(self._believed) > REMEMBERED_MAX:
-                self._believed.popitem(last=False)
+            # One at a time: two hundred screens ask at the same moment, and would take all connections.
+            async with self._asking:
+                believed = self._believed.get(digest)
+                if believed is None or believed.until <= self._monotonic():
+                    believed = await self._ask(digest)
         return believed.principal
+
+    async def _ask(self, digest: str) -> _Believed:
+        if self._failure and self._failed_until > self._monotonic():  # or each of them would wait for its own failure
+            raise self._failure
+        asked = self._monotonic()
+        try:
+            found = await self._principals.find(digest)
+        except DamagedPrincipalsError:  # `devices list` says which; until it is mended it lets nobody in
+            found = None
+        except FieldtallyError as error:
+            self._failure, self._failed_until = error, self._monotonic() + FAILED_S
+            raise
+        believed = self._believed[digest] = _Believed(found, asked + BELIEVED_S)
+        self._believed.move_to_end(digest)
+        while len(self._believed) > REMEMBERED_MAX:
+            self._believed.popitem(last=False)
+        return believed
 
 
 def token_of(cookie: str, authorization: str) -> str:

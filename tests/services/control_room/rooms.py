@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
@@ -33,14 +34,16 @@ from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
 from services.tally.fold import State
-from tests import oracle
-from tests.projectors import Lines
+from tests import given, oracle
+from tests.projectors import Lines, project
 from tests.waiting import wait_for
 
 BOTH: Final = (Side("SI"), Side("HR"))
 AT_FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """A time before which nothing was: a room that thinks it is now has the hours of all reports."""
 
+# Nothing of one side occurs on the other.
+WORDS: Final = {"SI": ("SI-MP", "koper", "SI-OP-1", "1111"), "HR": ("HR-PU", "rijeka", "HR-OP-2", "2222")}
 Log = Sequence[tuple[str, Mapping[bytes, bytes]]]
 
 
@@ -339,6 +342,29 @@ def _read(block: str) -> Message | None:
 
 def _cookies(token: str | None) -> dict[str, str]:
     return {"fieldtally_session": token} if token else {}
+
+
+def told(side: str) -> list[bytes]:
+    """Return reports that say the words of a side."""
+    unit, section, operation, count = WORDS[side]
+    head: dict[str, Any] = {"side": side, "unit": f"{unit}-07", "device": unit.lower(), "subject": operation}
+    return [
+        given.operation_opened(id=1, sections={section: "joint"}, name=f"Plan of {operation}", **head),
+        given.apprehension(id=2, section=section, persons={"SYR": int(count)}, **head),
+        given.apprehension(id=3, section=section, persons={"SYR": 7}, **head),
+        given.apprehension(id=4, amends=3, section=section, persons={"SYR": 8}, **head),
+        given.nil_report(id=5, section=section, **head),
+    ]
+
+
+def tell(client: redis.Redis, settings: Settings) -> None:
+    """Let each side report its own, and count it."""
+    for number, side in enumerate(WORDS):
+        at = int(time.time() * 1_000) - 1_000 * number  # so that no position occurs on both sides
+        for raw in told(side):
+            fields: Any = given.entry(raw, by=f"/{WORDS[side][0]}-07/x")
+            client.xadd(f"{{{settings.prefix}:{side}}}:log", fields, f"{at}-*")
+    project(settings)
 
 
 def cells_of(client: redis.Redis, prefix: str, side: str = "SI", generation: str = "g1") -> dict[str, int]:

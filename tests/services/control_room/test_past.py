@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from schemas.vocabulary import Position, Side
+from schemas.vocabulary import Position, Side, order
 from services.control_room.past import KEPT, Past, read_at
 from services.runtime.errors import UsageError
 from services.tally.fold import State
@@ -71,59 +72,74 @@ def test_no_text_is_too_strange_to_be_read(text: str) -> None:
             continue
 
 
-class Rebuilds:
-    """Rebuilds nothing, and remembers what it was asked for."""
+class Sides:
+    """Rebuilds nothing, and remembers what it was asked for; each side's log ends at 9-0."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[Side, Position]] = []
+        self.rebuilt: list[dict[Side, Position]] = []
+        self.shown = 0
+        self.end = Position("9-0")
         self.at_once = 0
+        self.failing = False
+        self.past_of = Past(self.rebuild, dict.fromkeys(BOTH, self))
 
-    async def __call__(self, stops: Mapping[Side, Position]) -> Mapping[Side, State]:
+    async def rebuild(self, stops: Mapping[Side, Position]) -> Mapping[Side, State]:
         """Take a while."""
+        if self.failing:
+            raise UsageError("away")
         self.at_once += 1
         assert 1 == self.at_once
-        self.asked.append(dict(stops))
+        self.rebuilt.append(dict(stops))
         await asyncio.sleep(0)
         self.at_once -= 1
         return {side: State(side, given.ZONES[side]) for side in stops}
 
+    async def reached(self, stop: Position) -> Position:
+        """Know where the log ends."""
+        return min(stop, self.end, key=order)
+
+    async def past(self, state: State) -> Any:
+        """Show the side by its name."""
+        self.shown += 1
+        return state.side
+
 
 @asynchronous
 async def test_many_who_open_a_link_at_once_cost_one_rebuild_and_another_waits_for_it() -> None:
-    rebuilds = Rebuilds()
-    past = Past(rebuilds)
-    stops = [
-        {SI: Position("1-0"), HR: Position("2-0")},
-        {HR: Position("2-0"), SI: Position("1-0")},
-        {SI: Position("1-0")},
-    ]
-    await asyncio.gather(*(past.states(stop) for stop in stops * 20))
-    assert [stops[0], stops[2]] == rebuilds.asked
+    sides = Sides()
+    stops = {SI: Position("1-0"), HR: Position("2-0")}, {SI: Position("1-0")}
+    shown = await asyncio.gather(*(sides.past_of.shown(stop) for stop in stops * 20))
+    assert [[SI, HR], [SI]] * 20 == shown
+    assert list(stops) == sides.rebuilt
+    assert 3 == sides.shown
+
+
+@asynchronous
+async def test_what_was_asked_for_in_the_future_is_asked_for_anew_when_the_log_has_grown() -> None:
+    sides = Sides()
+    for _ in range(2):
+        await sides.past_of.shown({SI: Position("99-0")})
+    sides.end = Position("12-0")
+    await sides.past_of.shown({SI: Position("99-0")})
+    assert [{SI: "9-0"}, {SI: "12-0"}] == sides.rebuilt
 
 
 @asynchronous
 async def test_only_the_last_few_are_kept_and_none_once_the_server_was_set_back() -> None:
-    rebuilds = Rebuilds()
-    past = Past(rebuilds)
+    sides = Sides()
     for number in (*range(KEPT + 1), KEPT, 1, 0):
-        await past.states({SI: Position(f"{number}-0")})
-    assert [f"{number}-0" for number in (*range(KEPT + 1), 0)] == [stops[SI] for stops in rebuilds.asked]
-    past.forget()
-    await past.states({SI: Position("0-0")})
-    assert "0-0" == rebuilds.asked[-1][SI] == rebuilds.asked[-2][SI]
+        await sides.past_of.shown({SI: Position(f"{number}-0")})
+    assert [f"{number}-0" for number in (*range(KEPT + 1), 0)] == [stops[SI] for stops in sides.rebuilt]
+    sides.past_of.forget()
+    await sides.past_of.shown({SI: Position("0-0")})
+    assert "0-0" == sides.rebuilt[-1][SI] == sides.rebuilt[-2][SI]
 
 
 @asynchronous
 async def test_a_rebuild_that_fails_is_not_kept() -> None:
-    failing = True
-
-    async def rebuild(stops: Mapping[Side, Position]) -> Mapping[Side, State]:
-        if failing:
-            raise UsageError("away")
-        return {side: State(side, given.ZONES[side]) for side in stops}
-
-    past = Past(rebuild)
+    sides = Sides()
+    sides.failing = True
     with pytest.raises(UsageError):
-        await past.states({SI: Position("1-0")})
-    failing = False
-    assert {SI} == set(await past.states({SI: Position("1-0")}))
+        await sides.past_of.shown({SI: Position("1-0")})
+    sides.failing = False
+    assert [SI] == await sides.past_of.shown({SI: Position("1-0")})

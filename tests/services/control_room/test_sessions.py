@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -13,7 +14,8 @@ from schemas.screen import HEARTBEAT_S
 from schemas.vocabulary import Side
 from services.control_room import sessions as module
 from services.control_room.routes import CHECK_AGAIN_S
-from services.control_room.sessions import BELIEVED_S, COOKIE, Sessions, cookie_for, token_of
+from services.control_room.sessions import BELIEVED_S, COOKIE, FAILED_S, Sessions, cookie_for, token_of
+from services.runtime.errors import UnreachableError
 from services.runtime.settings import Settings
 from services.store.connection import connect
 from services.store.principals import RedisPrincipals, token_digest
@@ -114,6 +116,53 @@ async def test_between_two_looks_the_server_is_not_asked(client: redis.Redis, se
 def test_a_revoked_token_sees_nothing_after_ten_seconds() -> None:
     """A stream asks when something is sent and at most so often, and is told what was believed so long ago."""
     assert CHECK_AGAIN_S + HEARTBEAT_S + BELIEVED_S < 10
+
+
+@asynchronous
+async def test_many_who_ask_at_once_cost_one_question_each_and_one_at_a_time(
+    client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = [enrolled(client, settings.prefix, "viewer", unit=f"wall{number}") for number in range(20)]
+    asked: list[str] = []
+    at_once = 0
+    find = RedisPrincipals.find
+
+    async def counted(self: RedisPrincipals, digest: str) -> Any:
+        nonlocal at_once
+        at_once += 1
+        assert 1 == at_once
+        asked.append(digest)
+        found = await find(self, digest)
+        at_once -= 1
+        return found
+
+    monkeypatch.setattr(RedisPrincipals, "find", counted)
+    async with Door(settings) as door:
+        answers = await asyncio.gather(*(door.sessions.audience(token) for token in tokens * 10))
+        assert [("SI",)] * 200 == answers
+        assert sorted(map(token_digest, tokens)) == sorted(asked)
+
+
+@asynchronous
+async def test_a_server_that_is_away_is_asked_once_a_second(settings: Settings) -> None:
+    """Each question to a server that hangs costs seconds: those who wait share the answer."""
+    asked: list[str] = []
+
+    async def fail(_: RedisPrincipals, digest: str) -> Any:
+        asked.append(digest)
+        raise UnreachableError("away")
+
+    async with Door(settings) as door:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RedisPrincipals, "find", fail)
+            for _ in range(2):
+                answers = await asyncio.gather(
+                    *(door.sessions.audience(f"token{number}") for number in range(50)), return_exceptions=True
+                )
+                assert {"away"} == set(map(str, answers))
+                door.seconds += FAILED_S
+        assert 2 == len(asked)
+        assert await door.sessions.audience("token0") is None
 
 
 @asynchronous
