@@ -1,10 +1,9 @@
 // A Fieldtally client that loses nothing: a report is in IndexedDB before anything else happens, and is sent until the
 // gateway has named it in a receipt. No dependency: copy this file. README.md says what it guarantees and what not.
-
 const BATCH_TYPE = "application/cloudevents-batch+json";
 const BATCH = 50; // reports in a request
-const EVENT_BYTES_MAX = 65_536; // the gateway's limit for one report
-const LINK = /^#token=([\w.~+/=-]+)&source=((\/[A-Z]{2}\/[A-Za-z0-9-]{1,64}\/)[A-Za-z0-9-]{1,64})$/;
+const NUMBER_MAX = 1_000_000_000; // no device makes so many: a higher number in the log is a fault, or another's
+const LINK = /^#token=([\w-]{43})&source=((\/[A-Z]{2}\/[A-Za-z0-9-]{1,64}\/)[A-Za-z0-9-]{1,64})$/;
 const OUTCOMES = { __proto__: null, recorded: "sent", duplicate: "sent", conflict: "rejected", rejected: "rejected" };
 
 /** A UUID of version 7 (RFC 9562): 48 bits of time, 74 random ones. */
@@ -21,15 +20,13 @@ export function rfc3339(date = new Date()) {
   return iso(date / 60_000 + offset).slice(0, 19) + (offset < 0 ? "-" : "+") + iso(Math.abs(offset)).slice(11, 16);
 }
 
-const done = (request) => new Promise((resolve, reject) => {
-  request.onsuccess = () => resolve(request.result);
-  request.onerror = () => reject(request.error);
-});
+const done = (request) => new Promise((resolve, reject) =>
+  Object.assign(request, { onsuccess: () => resolve(request.result), onerror: () => reject(request.error) }));
 
 /** Dispatches "change" whenever something is different from before, in this tab or in another one. */
 export class Outbox extends EventTarget {
   pausesMs = [1_000, 60_000]; // before the second attempt, doubling up to the longest
-  #db; #channel; #timer; #most = BATCH; #queued = false; #standingKnown = false;
+  #db; #channel; #timer; #most = BATCH; #queued = false; #standing;
 
   static async open(name = "fieldtally") {
     const [outbox, request] = [new Outbox(), indexedDB.open(name, 1)];
@@ -67,25 +64,25 @@ export class Outbox extends EventTarget {
     return this.#transact("readwrite", (device, reports) => this.#add(device, reports, content));
   }
 
-  /** Put new data in the place of a report's; resolve to the new id. One that was rejected is reported anew. */
+  /** Put new data in the place of a report's; resolve to the new id. One that was rejected is reported anew.
+   *  Take a report back: duplicate, did-not-occur, out-of-scope or data-entry-error. A rejected one is let go. */
   async amend(id, data, about) { return this.#revise(id, { ...about, data: structuredClone(data) }); }
-
-  /** Take a report back: duplicate, did-not-occur, out-of-scope or data-entry-error. A rejected one is let go. */
   async withdraw(id, reason) { return this.#revise(id, { type: "org.fieldtally.withdrawal.v1", data: { reason } }); }
 
   pending() { return this.#list("pending"); }
   rejected() { return this.#list("rejected"); }
   sent() { return this.#list("sent"); }
 
-  /** Who this device is, if the gateway knows it, why sending pauses, which numbers an earlier copy of it had used. */
+  /** Who this device is, if the gateway knows it, why sending pauses, which numbers were used (until `dismiss`). */
   async status() {
     const { token, next, ...device } = await this.#transact("readonly", (device) => device);
-    return { ...device, known: this.#standingKnown };
+    return { ...device, known: Boolean(this.#standing), strange: this.#standing?.highest > NUMBER_MAX };
   }
+  dismiss() { return this.#transact("readwrite", (device) => { device.used = undefined; }); }
 
   /** Send now instead of after the pause, unless the gateway asked for it. */
   flush() {
-    this.#standingKnown = false;
+    this.#standing = undefined;
     return this.#transact("readwrite", (device) => { if (!device.pause?.asked) device.pause = undefined; });
   }
 
@@ -110,10 +107,10 @@ export class Outbox extends EventTarget {
   // The text made here is what is sent, however often: a new spelling of it would be other content.
   async #add(device, reports, { type, subject, time, amends, revision, data }) {
     if (!device.source) throw new Error("This device has not joined: take its enrolment link first");
+    if (device.next > NUMBER_MAX) device.next = 1 + (await done(reports.count())); // no number stops a report
     const [id, reportno, source, side] = [uuid7(), device.next++, device.source, device.source.slice(1, 3)];
     const attributes = { specversion: "1.0", type, id, source, reportno, side, subject: subject || undefined };
     const text = JSON.stringify({ ...attributes, time: time.getTime ? rfc3339(time) : time, amends, revision, data });
-    if (new Blob([text]).size > EVENT_BYTES_MAX) throw new Error(`A report has at most ${EVENT_BYTES_MAX} bytes`);
     await done(reports.add({ id, key: amends ?? id, revision: revision ?? 0, state: "pending", text }));
     return id;
   }
@@ -123,8 +120,8 @@ export class Outbox extends EventTarget {
       const { key } = (await done(reports.index("id").get(id))) ?? {};
       const versions = key ? await done(reports.index("key").getAll(key)) : [];
       const rejected = versions.filter(({ state }) => state === "rejected");
-      // In the log, or on its way there; a conflict says that the log holds this id already.
-      const logged = versions.some(({ state, problem }) => /sent|pending/.test(state) || problem?.code === "conflict");
+      // In the log, or on its way there, or perhaps: sent before without an answer, or in conflict with what is there.
+      const logged = versions.some((it) => it.tried > 1 || /sent|pending|conflict/.test([it.state, it.problem?.code]));
       if (!logged && !rejected.length) throw new Error(`Report ${id} is not on this device, or has been replaced`);
       for (const version of rejected) await done(reports.put({ ...version, state: "replaced" }));
       const [{ type }, { subject, time }] = [versions[0], versions.at(-1)].map(({ text }) => JSON.parse(text));
@@ -154,37 +151,40 @@ export class Outbox extends EventTarget {
     const read = async (device, reports) => [device, await done(reports.index("state").getAll("pending", this.#most))];
     const [device, batch] = await this.#transact("readonly", read);
     const pauseMs = device.pause?.since <= Date.now() ? device.pause.until - Date.now() : 0; // a clock set back ends it
-    if (pauseMs > 0) this.#timer = setTimeout(() => this.#wake(), pauseMs);
-    if (pauseMs > 0 || !device.token) return;
-    if (!batch.length) return this.#standingKnown || this.#compareNumbers(device);
+    if (pauseMs > 0) return void (this.#timer = setTimeout(() => this.#wake(), pauseMs));
+    if (!batch.length) return !device.token || this.#standing || this.#compareNumbers(device);
+    // Noted before, since no answer may come: what was sent twice may be in the log, whatever is said of it then.
+    const mark = (_, reports) => batch.forEach((one) => reports.put(Object.assign(one, { tried: one.tried ? 2 : 1 })));
+    if (batch.some(({ tried }) => !(tried > 1))) await this.#transact("readwrite", mark);
     const { status, answer, askedMs } = await this.#ask(device, "v1/events", `[${batch.map(({ text }) => text)}]`);
     const refused = (status === 400 || status === 413) && answer?.code && !answer.retryable;
     this.#most = refused ? Math.ceil(batch.length / 2) : BATCH; // halved until it is known whose fault it is
     if (refused && batch.length > 1) return this.#wake();
-    const receipt = refused ? [{ id: batch[0].id, status: "rejected", problem: answer }] : answer?.results;
-    const results = Array.isArray(receipt) && (refused || status === 202) ? receipt : [];
+    const receipt = refused ? { ...batch[0], status: "rejected", problem: answer } : status === 202 && answer?.results;
     await this.#transact("readwrite", async (device, reports) => {
       let settled = 0;
       for (const report of batch) {
-        const { status, problem } = results.find((result) => result?.id === report.id) ?? {};
+        const { status, problem } = [receipt].flat().find((result) => result?.id === report.id) ?? {};
         const state = problem?.retryable ? undefined : OUTCOMES[status];
         if (state) settled += Boolean(await done(reports.put({ ...report, state, problem })));
       }
       const tries = settled ? 1 : (device.pause?.tries ?? 0) + 1;
       const grownMs = Math.min(this.pausesMs[0] * 2 ** (tries - 1), this.pausesMs[1]) * (0.5 + Math.random() / 2);
       const why = answer?.title ?? (status ? `an answer (${status}) that is no receipt for all` : "no connection");
-      const pause = { why, tries, since: Date.now(), until: Date.now() + askedMs + grownMs, asked: askedMs > 0 };
-      device.pause = settled < batch.length ? pause : undefined;
+      const pause = (since) => ({ why, tries, since, until: since + askedMs + grownMs, asked: askedMs > 0 });
+      device.pause = settled < batch.length ? pause(Date.now()) : undefined;
     });
   }
 
   // A device restored from a copy, or installed again, learns which numbers it has used before, and goes on above them.
   async #compareNumbers({ next, source, ...gateway }) {
-    const { status, answer } = await this.#ask(gateway, "v1/devices/me");
-    this.#standingKnown = status === 200 && `/${answer?.side}/${answer?.unit}/${answer?.device}` === source;
-    if (!this.#standingKnown || answer.highest < next) return this.dispatchEvent(new Event("change"));
-    const [used, above] = [{ from: next, to: answer.highest }, answer.highest + 1];
-    await this.#transact("readwrite", (device) => Object.assign(device, { used, next: Math.max(device.next, above) }));
+    const { status, answer: log } = await this.#ask(gateway, "v1/devices/me");
+    const known = status === 200 && `/${log?.side}/${log?.unit}/${log?.device}` === source;
+    const to = known && log.missing.reduceRight((top, [from]) => (top > NUMBER_MAX ? from - 1 : top), log.highest);
+    const follow = (device) => Object.assign(device, { used: { from: next, to }, next: Math.max(device.next, to + 1) });
+    if (next <= to && to <= NUMBER_MAX) await this.#transact("readwrite", follow);
+    this.#standing = known ? log : undefined; // not before the numbers are right
+    this.dispatchEvent(new Event("change"));
   }
 
   async #ask({ gateway, token }, path, body) {

@@ -7,7 +7,7 @@ const SENT_SHOWN = 10;
 const $ = (id) => document.getElementById(id);
 const copy = (template) => $(template).content.firstElementChild.cloneNode(true);
 const [join, form] = [$("join"), $("report")];
-let correcting; // the id of the report whose place the form's content takes
+let correcting; // the report whose place the form's content takes
 
 navigator.serviceWorker?.register("service-worker.js"); // the page itself has to open without coverage too
 const outbox = await Outbox.open();
@@ -19,7 +19,7 @@ show();
 join.addEventListener("submit", (event) => attempt(event, async () => {
   await outbox.join(join.elements.link.value);
   join.reset();
-  form.elements.section.focus();
+  if (!form.contains(document.activeElement)) form.elements.section.focus(); // somebody may be writing there already
 }));
 
 form.addEventListener("submit", (event) => attempt(event, async () => {
@@ -30,7 +30,7 @@ form.addEventListener("submit", (event) => attempt(event, async () => {
   const { section, subject, time } = form.elements;
   const data = { section: section.value, persons };
   const about = { subject: subject.value, ...(time.value && { time: new Date(time.value) }) };
-  await (correcting ? outbox.amend(correcting, data, about) : outbox.report("apprehension", data, about));
+  await (correcting ? outbox.amend(correcting.id, data, about) : outbox.report("apprehension", data, about));
   clear();
   section.focus();
 }));
@@ -38,6 +38,7 @@ form.addEventListener("submit", (event) => attempt(event, async () => {
 $("more").addEventListener("click", () => addPerson().querySelector("input").focus());
 $("cancel").addEventListener("click", clear);
 $("flush").addEventListener("click", () => outbox.flush());
+$("dismiss").addEventListener("click", () => outbox.dismiss());
 
 async function attempt(event, action) {
   event.preventDefault();
@@ -71,7 +72,8 @@ function fill({ section, subject, time, persons }) {
   [form.elements.section.value, form.elements.subject.value, form.elements.time.value] = [section, subject, shown];
   $("persons").replaceChildren();
   persons.forEach(addPerson);
-  $("what").textContent = correcting ? "Correct a report" : "Apprehension";
+  $("what").textContent = correcting ? `Correct No. ${correcting.event.reportno}` : "Apprehension";
+  $("send").textContent = correcting ? "Report the correction" : "Report";
   $("cancel").hidden = !correcting;
 }
 
@@ -82,8 +84,8 @@ function clear() {
   fill({ section: section.value, subject: subject.value, persons: [{}] });
 }
 
-function correct({ id, event }) {
-  correcting = id;
+function correct(report) {
+  const { event } = (correcting = report);
   fill({ subject: event.subject ?? "", time: new Date(event.time), ...event.data });
   form.elements.section.focus();
   form.scrollIntoView({ behavior: "smooth" });
@@ -98,20 +100,30 @@ async function show() {
   form.hidden = !status.source;
   $("who").textContent = status.source ? status.source.slice(1).replaceAll("/", " · ") : "Not joined yet";
   $("flush").hidden = !status.pause;
-  $("standing").dataset.state = waiting.length ? "waiting" : status.known ? "done" : "idle";
-  const text = sentence(status, waiting.length);
+  $("notice").hidden = !status.used;
+  $("used").textContent = status.used ? restored(status.used) : "";
+  $("strange").hidden = !status.strange;
+  $("standing").dataset.state = waiting.length + rejected.length ? "waiting" : status.known ? "done" : "idle";
+  const text = sentence(status, waiting.length, rejected.length);
   if ($("standing").textContent !== text) $("standing").textContent = text; // else it would be read out again
   list("waiting", waiting, waiting.length);
   list("rejected", rejected, rejected.length);
   list("sent", sent.reverse().slice(0, SENT_SHOWN), sent.length);
 }
 
-function sentence({ source, pause, used, known }, waiting) {
+function sentence({ source, pause, known }, waiting, rejected) {
   if (!source) return "Reports can be made once this device has joined";
   const next = pause ? `: ${pause.why}, next attempt at ${new Date(pause.until).toLocaleTimeString()}` : "";
   const settled = known ? "Everything is sent" : "Nothing is waiting; the gateway has not answered yet";
-  const restored = `The numbers ${used?.from} to ${used?.to} had been used before; this device goes on above them`;
-  return (waiting ? `${waiting} waiting on this device${next}` : settled) + (used ? `. ${restored}` : "");
+  const refused = rejected ? `${rejected} rejected and not counted: correct or discard below` : "";
+  const sending = waiting ? `${waiting} waiting on this device${next}` : "";
+  return [sending, refused].filter(Boolean).join(". ") || settled;
+}
+
+function restored({ from, to }) {
+  return "This app was restored from an old copy, or installed again: the gateway has reports of this device with " +
+    `the numbers ${from} to ${to}, which are not listed here. They count. Enter nothing again, unless you know of a ` +
+    "report that had not been sent before.";
 }
 
 function list(name, reports, count) {
@@ -137,9 +149,11 @@ function item(report) {
   row.querySelector(".correct").hidden = !persons;
   row.querySelector(".correct").addEventListener("click", () => correct(report));
   row.querySelector(".withdraw").hidden = withdrawn && !problem;
-  row.querySelector(".withdraw").textContent = problem ? "Let go" : "Take back";
+  row.querySelector(".withdraw").textContent = problem ? "Discard" : "Take back";
   row.querySelector(".withdraw").addEventListener("click", (click) => attempt(click, async () => {
-    if (!problem && !confirm(`Take No. ${event.reportno} back, as an error on entry?`)) return;
+    const asked = problem ? `Discard No. ${event.reportno}? It is not corrected then, and does not count.`
+      : `Take No. ${event.reportno} back, as an error on entry?`;
+    if (!confirm(asked)) return;
     await outbox.withdraw(id, "data-entry-error");
   }));
   return row;

@@ -1,7 +1,7 @@
 // Keeps the page's own files on the device, so that it opens without coverage. Reports are none of its business.
 // After a change to any of the files, raise the number: a device takes all of them anew, or none.
 
-const CACHE = "field-report-1";
+const CACHE = "field-report-2";
 const FILES = ["./", "index.html", "style.css", "page.js", "fieldtally-outbox.js"];
 
 addEventListener("install", (event) => event.waitUntil((async () => {

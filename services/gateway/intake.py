@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -68,9 +68,8 @@ class Intake:
         self._large = asyncio.Semaphore(LARGE_MAX)
         self._reading: dict[asyncio.Task[Any], float] = {}
 
-    @contextmanager
-    def under_way(self, token: str) -> Iterator[None]:
-        """Count a request of a token, by its digest, as under way; refuse it if too many are.
+    def begin(self, token: str) -> None:
+        """Count a request of a token, by its digest, as under way, until `end`; refuse it if too many are.
 
         None waits in line: each that did would hold what its connection has received, and no client needs so many.
         """
@@ -79,12 +78,14 @@ class Intake:
             detail = f"{count} requests of this token are under way: wait for their answers before sending more"
             raise RefusedError(problem("rate-limited", 429, detail, retryable=True), {"retry-after": str(RETRY_S)})
         self._under_way[token] = count + 1
-        try:
-            yield
-        finally:
-            self._under_way[token] -= 1
-            if not self._under_way[token]:
-                del self._under_way[token]
+
+    def end(self, token: str) -> None:
+        """A request of a token is over."""
+        left = self._under_way[token] - 1
+        if left:
+            self._under_way[token] = left
+        else:
+            del self._under_way[token]
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:

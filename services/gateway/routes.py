@@ -219,8 +219,9 @@ class Gateway:
         self._let_in(token)
         self._side(principal).ready()
         large = not single and is_large(headers)
-        with self.intake.under_way(token):
-            async with self.intake.room() if large else nullcontext():
+        self.intake.begin(token)
+        try:
+            async with self.intake.room() if large else _NO_ROOM_NEEDED:
                 body = await self.intake.read(headers, receive, EVENT_BYTES_MAX if single else REQUEST_BYTES_MAX)
                 if self._monotonic() - begun > BELIEVED_S:  # a body may take its time, and the token end meanwhile
                     await self._principal(headers)
@@ -228,6 +229,8 @@ class Gateway:
                 raws = [body] if single else items_of(body)
                 self._pay(token, len(raws))
                 results = await self._record(raws, principal, sent, received)
+        finally:
+            self.intake.end(token)
         self.metrics.acknowledged.observe(self._monotonic() - begun)
         self._log_answer(principal, results, self._monotonic() - begun)
         if not single:
@@ -395,6 +398,7 @@ class Gateway:
         return self._refused(request, RefusedError(problem("fault", 500, detail, retryable=True)))
 
 
+_NO_ROOM_NEEDED: Final = nullcontext()
 METHODS: Final = "HEAD, OPTIONS, POST"
 
 

@@ -19,7 +19,7 @@ from schemas.tallies import DeviceNumbers, Operation
 from schemas.vocabulary import Position, order
 from services.gateway.admission import OF_SENDER, TOLERANCE, Admitted, Held, last_day, refuse
 from services.gateway.tail import Tail, identity_of
-from services.gateway.turn import Around, Submitted, Turn, rejected
+from services.gateway.turn import NOTHING_AROUND, Around, Submitted, Turn, rejected
 from services.runtime.errors import FaultError, FieldtallyError, UnreachableError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry
@@ -218,6 +218,9 @@ class GatewaySide:
                 Submitted(one.event, one.canonical, principal, refused)
                 for one, refused in zip(part, refusals, strict=True)
             ]
+            if not any(refusals):
+                results += await self.record(submitted)
+                continue
             recorded = iter(await self.record([one for one in submitted if not _is_of_sender(one.refused)]))
             results += [
                 rejected(one, one.refused) if one.refused and _is_of_sender(one.refused) else next(recorded)
@@ -322,7 +325,7 @@ class GatewaySide:
             self._under_way -= len(submitted)
         for one, position in zip(submitted, positions, strict=True):
             if position:
-                self._tail.append(one.event, position)
+                self._tail.append(one.identity, one.name, position)
         return positions
 
     async def _held(self, door: RedisDoor, submitted: Sequence[Submitted]) -> Around:
@@ -335,11 +338,13 @@ class GatewaySide:
             await self.look()
         if self.seen is None:
             raise self.failure or UnreachableError("the server has not answered yet")
-        names = list(dict.fromkeys(name for one in submitted for name in (one.key, one.name)))
+        names = list({name: None for one in submitted for name in (one.key, one.name)})
         known = await door.look(self.seen.generation, names)
         if self._tail.lacks(known.length, self._under_way):
             await self._read_tail(door, known.length)
-        wanted = list(dict.fromkeys(position for one in submitted for position in self._places(one, known)))
+        wanted = list({position: None for one in submitted for position in self._places(one, known)})
+        if not wanted:
+            return NOTHING_AROUND
         return Around(
             Held(event, position)
             for position, entry in zip(wanted, await door.read(wanted), strict=True)
@@ -357,17 +362,18 @@ class GatewaySide:
         # As it was before: whatever came since is read once more, by whoever looks next.
         self._tail.is_read(length)
 
-    def _places(self, one: Submitted, known: Known) -> Iterator[Position]:
-        """Yield where this report may stand, what it amends, and another one of its name."""
+    def _places(self, one: Submitted, known: Known) -> list[Position]:
+        """Return where this report may stand, what it amends, and another one of its name."""
         indexed = known.index.get(one.key)
         places = [_position(indexed, one.event.revision), self._tail.report(one.identity)]
-        for name in {one.key, one.name}:  # what is amended may be an amendment, and so may what has the same name
-            places += [known.amendments.get(name), self._tail.amendment(name)]
+        # What is amended may be an amendment, and so may what has the same name.
+        places += [known.amendments.get(one.key), self._tail.amendment(one.key)]
         if one.event.revision:
+            places += [known.amendments.get(one.name), self._tail.amendment(one.name)]
             places += [_position(known.index.get(one.name), 0), self._tail.report((one.name, 0))]
             if one.principal.role == "unit":  # of an original that has not come nobody knows who made it
                 places += [_position(indexed, 0), self._tail.report((one.key, 0))]
-        yield from (place for place in places if place)
+        return [place for place in places if place]
 
 
 def _parts(admitted: Sequence[Admitted]) -> Iterator[Sequence[Admitted]]:

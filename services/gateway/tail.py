@@ -64,13 +64,13 @@ class Tail:
         """Something may or may not have been appended: whoever looks next reads it."""
         self._length = None
 
-    def append(self, event: Event, position: Position) -> None:
-        """Note what was appended here."""
+    def append(self, identity: Identity, name: Key, position: Position) -> None:
+        """Note what was appended here, by its identity and the bytes of its own id."""
         if self._length is not None:
             self._length += 1
-        self._reports[identity_of(event)] = position
-        if event.revision:
-            self._amendments[name_of(event)] = position
+        self._reports[identity] = position
+        if identity[1]:
+            self._amendments[name] = position
 
     def read(self, event: Event | None, position: Position) -> None:
         """Note what stands next in the log; of the same twice, the first one counts."""

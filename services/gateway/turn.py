@@ -69,6 +69,9 @@ class Around:
         return found.event if found else None
 
 
+NOTHING_AROUND: Final = Around(())
+
+
 class Turn:
     """What becomes of the reports of one turn, one after the other, and which of them are to be appended."""
 
@@ -80,12 +83,12 @@ class Turn:
 
     def judge(self, one: Submitted, held: Around) -> None:
         """Decide about the next report, as if those before it stood in the log already."""
-        same, namesake = held.same(one), held.namesake(one)
+        repeated = None if held is NOTHING_AROUND else _settled(one, held)
+        refused = one.refused
+        if one.event.revision and not refused:
+            reporting_unit, amended = self._unit(one) or held.unit(one), self._amended(one) or held.amended(one)
+            refused = refuse_amendment(one.event, one.principal, reporting_unit, amended)
         # A plan may have changed since a report was recorded: who lost its receipt is told that it is a duplicate.
-        repeated = settle(one.event, same) or (settle_id(namesake) if namesake else None)
-        refused = one.refused or refuse_amendment(
-            one.event, one.principal, self._unit(one) or held.unit(one), self._amended(one) or held.amended(one)
-        )
         if repeated and not repeated.problem:
             self._became.append(_repeated(one, repeated))
         elif refused:
@@ -125,6 +128,11 @@ class Turn:
         at = self._named.get(one.key)
         event = None if at is None else self.to_append[at].event
         return event if event and event.revision else None
+
+
+def _settled(one: Submitted, held: Around) -> Repeated | None:
+    namesake = held.namesake(one)
+    return settle(one.event, held.same(one)) or (settle_id(namesake) if namesake else None)
 
 
 def rejected(one: Submitted, refused: Problem) -> Result:

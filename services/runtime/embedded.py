@@ -119,13 +119,15 @@ def restarting(data_dir: Path, logger: FilteringBoundLogger) -> Iterator[None]:
     the server's log.
     """
     ending = threading.Event()
-    watch = threading.Thread(target=_restart, args=(data_dir.resolve(), ending, logger))
-    watch.start()
+    # A daemon: who is told to end before this has begun to look after the thread does not wait for it for ever.
+    watch = threading.Thread(target=_restart, args=(data_dir.resolve(), ending, logger), daemon=True)
     try:
+        watch.start()
         yield
     finally:
         ending.set()
-        watch.join()
+        if watch.ident is not None:
+            watch.join()
 
 
 def ended(data_dir: Path) -> UnreachableError | None:

@@ -281,12 +281,12 @@ def request(body: bytes, token: str, content_type: str) -> bytes:
 
 def sent_s(port: int, clients: list[list[bytes]]) -> tuple[float, list[float]]:
     """Send requests from so many clients in a process of their own; return the seconds in all, and of each."""
-    with tempfile.NamedTemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file, tempfile.NamedTemporaryFile() as found_in:
         pickle.dump(clients, file)
         file.flush()
-        command = [sys.executable, str(VARIANTS.with_name("load.py")), str(port), file.name]
-        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
-    found = json.loads(done.stdout)
+        command = [sys.executable, str(VARIANTS.with_name("load.py")), str(port), file.name, found_in.name]
+        subprocess.run(command, cwd=ROOT, check=True)
+        found = json.load(found_in)
     return found["seconds"], found["waits_s"]
 
 

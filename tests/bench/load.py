@@ -82,4 +82,4 @@ async def load(port: int, clients: list[list[bytes]]) -> tuple[float, list[float
 
 if __name__ == "__main__":
     took_s, waits_s = uvloop.run(load(int(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes())))  # noqa: S301  # ours
-    print(json.dumps({"seconds": took_s, "waits_s": waits_s}))
+    Path(sys.argv[3]).write_text(json.dumps({"seconds": took_s, "waits_s": waits_s}))

@@ -309,7 +309,9 @@ def test_the_form_shows_what_became_of_each_report_and_lets_it_be_corrected_and_
         page.get_by_label("Operation").fill("NO-SUCH")
         _report_on_the_form(page, 1)
         page.locator("#rejected").get_by_text("There is no such operation").wait_for()
+        page.get_by_text("1 rejected and not counted").wait_for()
         page.locator("#rejected").get_by_role("button", name="Correct").click()
+        page.get_by_role("button", name="Report the correction").wait_for()
         page.get_by_label("Operation").fill("")
         _report_on_the_form(page, 2)
         page.locator("#sent").get_by_text("2 SYR").wait_for()
@@ -514,6 +516,28 @@ def test_a_rejected_one_that_is_corrected_is_a_report_of_its_own(field: Field, d
     assert "amends" not in event
 
 
+def test_a_rejected_one_whose_first_answer_was_lost_is_amended_and_counts_once(field: Field, device: str) -> None:
+    """It is in the log, though the last answer says no: its operation may have changed in between."""
+
+    def reject(route: Route) -> None:
+        problem = {"code": "unknown-section", "title": "The operation has no such section", "detail": ""}
+        results = [{"id": ident, "status": "rejected", "problem": problem} for ident in _ids(route.request)]
+        _answer(202, json.dumps({"results": results}), "application/json")(route)
+
+    with field.phone(device) as page:
+        _answers(page, _take_and_cut, reject)
+        (ident,) = page.evaluate("reported(1, 1)")
+        wait_for(lambda: _number(page, "rejected"), what="the second answer")
+        data = {"section": "koper", "persons": [{"citizenship": "SYR", "count": 7}]}
+        page.evaluate("([id, data]) => outbox.amend(id, data)", [ident, data])
+        _wait_until_sent(page)
+        assert 0 == _number(page, "rejected")
+
+    assert [(ident, 1)] == [(event["amends"], event["revision"]) for event in field.events(device)[1:]]
+    assert 7 == field.tallied(device, "persons")
+    assert 1 == field.tallied(device, "apprehensions")
+
+
 def test_a_report_that_spoils_the_whole_request_is_found_and_the_rest_go_on(field: Field, device: str) -> None:
     """A text that is no Unicode, which the client would have to look for in every report."""
     with field.phone(device) as page:
@@ -593,6 +617,40 @@ def test_a_restored_copy_goes_on_above_the_numbers_used_and_loses_and_doubles_no
 
     assert [1, 2, 3, 4, 5, 6] == field.counts(device)
     assert [1, 2, 3, 4, 5, 6] == [event["reportno"] for event in field.events(device)]
+
+
+@pytest.mark.parametrize("followed", [False, True], ids=("in the log", "followed once"))
+def test_no_number_in_the_log_stops_a_report(field: Field, device: str, followed: bool) -> None:  # noqa: FBT001
+    standing = {"side": "SI", "unit": "SI-MP-07", "device": device, "highest": 10**12, "missing": [[3, 10**12 - 1]]}
+    with field.context() as context:
+        context.route("**/v1/devices/me", _answer(200, json.dumps(standing), "application/json"))
+        page = field.tab(context, field.link(device))
+        wait_for(lambda: _status(page)["strange"], what="the number in the log")
+        if followed:
+            this_device, reports = page.evaluate(_COPY)
+            page.evaluate(_RESTORE, [this_device | {"next": 10**12 + 1}, reports])
+        page.evaluate("reported(1, 2)")
+        _wait_until_sent(page)
+
+    first = 1 if followed else 3
+    assert [first, first + 1] == [event["reportno"] for event in field.events(device)]
+
+
+def test_the_page_says_what_a_restored_copy_means_until_it_is_read(field: Field, device: str) -> None:
+    with field.phone(device) as page:
+        page.evaluate("reported(1, 2)")
+        _wait_until_sent(page)
+    with field.context() as context:
+        page = context.new_page()
+        page.goto(field.origin)
+        page.get_by_label("Enrolment link").fill(field.link(device))
+        page.get_by_role("button", name="Join").click()
+        page.get_by_text("with the numbers 1 to 2").wait_for()
+        page.get_by_role("button", name="I have read this").click()
+        page.get_by_text("with the numbers 1 to 2").wait_for(state="hidden")
+        page.reload()
+        page.get_by_text("Everything is sent").wait_for()
+        assert page.locator("#notice").is_hidden()
 
 
 def test_a_device_that_is_installed_again_goes_on_above_the_numbers_used(field: Field, device: str) -> None:

@@ -348,7 +348,7 @@ def revoking(known: Principals) -> tuple[Mapping[str, Principal], Any]:
 @asynchronous
 async def test_a_revocation_amid_a_rotation_stands(server_url: str, client: redis.Redis, prefix: str) -> None:
     async with store(server_url, prefix) as principals:
-        await principals.put({OLD: UNIT})
+        await principals.change(lambda _: ({OLD: UNIT}, None))
         with pytest.raises(UsageError, match="no token of SI-MP-07/9f3c2a is valid"):
             await principals.change(after(client, prefix, revoking, rotating(NEW)))
         assert {OLD: "revoked"} == standings(await principals.everyone(), NOON)
@@ -357,7 +357,7 @@ async def test_a_revocation_amid_a_rotation_stands(server_url: str, client: redi
 @asynchronous
 async def test_a_rotation_amid_a_revocation_is_revoked_too(server_url: str, client: redis.Redis, prefix: str) -> None:
     async with store(server_url, prefix) as principals:
-        await principals.put({OLD: UNIT})
+        await principals.change(lambda _: ({OLD: UNIT}, None))
         await principals.change(after(client, prefix, rotating(NEW), revoking))
         assert {OLD: "revoked", NEW: "revoked"} == standings(await principals.everyone(), NOON)
 
@@ -367,7 +367,7 @@ async def test_of_two_rotations_at_once_both_tokens_are_known(
     server_url: str, client: redis.Redis, prefix: str
 ) -> None:
     async with store(server_url, prefix) as principals:
-        await principals.put({OLD: UNIT})
+        await principals.change(lambda _: ({OLD: UNIT}, None))
         await principals.change(after(client, prefix, rotating(NEW), rotating(NEWER)))
         assert {OLD: "rotated", NEW: "rotated", NEWER: "active"} == standings(await principals.everyone(), NOON)
 
@@ -388,7 +388,7 @@ async def test_of_two_enrolments_of_one_device_at_once_one_is_refused(
 @asynchronous
 async def test_whatever_is_rotated_meanwhile_nothing_is_valid_after_a_revocation(server_url: str, prefix: str) -> None:
     async with store(server_url, prefix) as principals:
-        await principals.put({OLD: UNIT})
+        await principals.change(lambda _: ({OLD: UNIT}, None))
         rotations = [principals.change(rotating(f"{number:064x}")) for number in range(8)]
         revocation = principals.change(revoking)
         outcomes = await asyncio.gather(*rotations[:4], revocation, *rotations[4:], return_exceptions=True)

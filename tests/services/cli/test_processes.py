@@ -362,6 +362,7 @@ def test_a_flush_shows_how_far_it_is_on_a_terminal_only(server_url: str, prefix:
         code, seen = on_terminal(["report", "--flush"], env)
         assert (0, 1) == (code, len(stub.sent)), seen
         assert "sending" in seen
+        assert "1 of 1" in seen
         assert "1 report sent" in seen
         stub.stands = lambda: standing(1)
         unit.report(persons())

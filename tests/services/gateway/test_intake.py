@@ -102,8 +102,11 @@ def test_who_breaks_off_has_nothing_under_way(
 
 def test_nothing_is_remembered_of_a_token_that_has_nothing_under_way() -> None:
     bodies = intake.Intake(lambda: 0.0)
-    with bodies.under_way("one"), bodies.under_way("one"), bodies.under_way("other"):
-        assert {"one": 2, "other": 1} == bodies._under_way
+    for token in ("one", "one", "other"):
+        bodies.begin(token)
+    assert {"one": 2, "other": 1} == bodies._under_way
+    for token in ("one", "one", "other"):
+        bodies.end(token)
     assert {} == bodies._under_way
 
 

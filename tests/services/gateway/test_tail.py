@@ -15,7 +15,7 @@ import redis
 
 from schemas import codec
 from schemas.vocabulary import Position
-from services.gateway.tail import Tail
+from services.gateway.tail import Tail, identity_of, name_of
 from services.runtime.settings import Settings
 from tests import gateways, given
 from tests.gateways import Sender, enrolled, recently, running_gateway
@@ -233,7 +233,8 @@ def test_while_something_is_under_way_the_logs_length_tells_less_and_after_a_fai
     tail.is_read(10)
     assert [True, False, True] == [tail.lacks(length, 0) for length in (9, 10, 11)]
     assert [True, False, False, True] == [tail.lacks(length, 1) for length in (9, 10, 11, 12)]
-    tail.append(codec.decode(reported(1)), Position("11-0"))
+    event = codec.decode(reported(1))
+    tail.append(identity_of(event), name_of(event), Position("11-0"))
     assert not tail.lacks(11, 0)
     tail.is_unsure()
     assert tail.lacks(11, 0) and tail.lacks(11, 1)

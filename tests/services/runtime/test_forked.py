@@ -57,6 +57,21 @@ def test_an_error_of_one_ends_the_other_and_keeps_its_exit_code() -> None:
     assert 4 == raised.value.exit_code
 
 
+def test_an_interruption_that_a_finalizer_swallows_comes_once_more(capfd: pytest.CaptureFixture[str]) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def work(_: Advance) -> None:
+        Finalized()
+        while True:
+            signal.pause()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_forked({"SI": work, "HR": work})
+    assert "" == capfd.readouterr().err
+
+
 def test_a_child_that_is_killed_is_said() -> None:
     def killed(_: Advance) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
