@@ -17,8 +17,9 @@ from structlog.typing import FilteringBoundLogger
 from services.cli.command import INTERRUPTED, command, settings
 from services.cli.output import note
 from services.cli.server import kept_running, server_url
-from services.gateway.app import listen, serve
+from services.gateway.app import serve
 from services.runtime.logging import set_up_logging
+from services.runtime.serving import listen
 from services.runtime.settings import Settings
 
 
@@ -34,7 +35,7 @@ def gateway() -> int:
     logger = set_up_logging(chosen.log_format, chosen.log_level)
     with (
         told_to_end(),
-        listen(chosen.http_host, chosen.http_port) as listener,
+        listen(chosen.http_host, chosen.http_port, "HTTP_PORT") as listener,
         server_url(chosen) as url,
         kept_running(chosen, logger),
     ):

@@ -16,9 +16,9 @@ from services.cli.gateway import serve_and_say, told_to_end
 from services.cli.output import note
 from services.cli.screen import say_where, screen_beside, viewer_token
 from services.cli.server import kept_running, projector_beside, server_url
-from services.gateway.app import listen
 from services.runtime.errors import FieldtallyError
 from services.runtime.logging import set_up_logging
+from services.runtime.serving import listen
 
 LOOK_S: Final = 0.1
 
@@ -41,7 +41,7 @@ def up() -> int:
     quiet = {"LOG_LEVEL": "warning"} if sys.stderr.isatty() and chosen.log_level == "info" else {}
     with (
         told_to_end(),
-        listen(chosen.http_host, chosen.http_port) as listener,
+        listen(chosen.http_host, chosen.http_port, "HTTP_PORT") as listener,
         server_url(chosen) as url,
         projector_beside(url, **quiet) as projector,
         screen_beside(chosen, url) as screen,

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
@@ -85,7 +85,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         ) from error
 
 
-def serve(make: Any, listener: socket.socket, **options: Any) -> bool:
+def serve(make: Callable[[], Application], listener: socket.socket, **options: Any) -> bool:
     """Serve what `make` makes in the loop that serves it, until SIGTERM or Ctrl-C; return whether it was the latter.
 
     Raises:
@@ -93,10 +93,11 @@ def serve(make: Any, listener: socket.socket, **options: Any) -> bool:
 
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(make(), listener, options))
+        return runner.run(_serve(make, listener, options))
 
 
-async def _serve(app: Application, listener: socket.socket, options: dict[str, Any]) -> bool:
+async def _serve(make: Callable[[], Application], listener: socket.socket, options: dict[str, Any]) -> bool:
+    app = make()
     server = _Server(app, **options)
     try:
         await server.serve(sockets=[listener])
