@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import redis
 
+from services.control_room import app, routes, sessions
+from services.control_room import feed as module
 from services.control_room.room import RoomSide
 from services.runtime.errors import UnreachableError
 from services.runtime.settings import Settings
 from tests import given, oracle
-from tests.faults import FaultProxy
+from tests.faults import Action, FaultProxy
 from tests.gateways import enrolled
 from tests.projectors import feed, project
 from tests.servers import OwnServer
@@ -64,9 +67,15 @@ class Watched:
             ),
             what="a heartbeat with the digest and without trouble",
         )
+        wait_for(lambda: self.browser.get("/api/tallies").status_code == 200, what="tokens to be asked for again")
         snapshot = self.browser.snapshot()
         assert stored == {side["side"]: side["cells"] for side in snapshot["sides"]}
         assert digest == snapshot["digest"]
+
+    def trouble_told(self, listener: Listener) -> str:
+        """Return what the last heartbeat said."""
+        said: str = listener.named("heartbeat")[-1].data["trouble"]
+        return said
 
     def live(self, side: str) -> str:
         """Return the name of the live generation."""
@@ -176,6 +185,32 @@ def test_while_the_server_is_away_what_is_known_goes_on_and_its_age_is_said(cut:
         first, *_, last = (message.data for message in listener.named("heartbeat")[beats:])
         assert first["looked"] == last["looked"] < first["now"] < last["now"]
         assert room.browser.get("/health/ready").status_code == 503
+        assert not listener.ended
+
+
+def test_a_server_that_hangs_holds_up_no_heartbeat(
+    settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the question whether a token still sees its sides: who looks is told at once, and goes on afterwards."""
+    monkeypatch.setattr(app, "connect", partial(app.connect, timeout_s=1.0))
+    monkeypatch.setattr(sessions, "BELIEVED_S", 0.1)
+    monkeypatch.setattr(routes, "CHECK_AGAIN_S", 0.05)
+    assert settings.redis_url
+    with (
+        FaultProxy(settings.redis_url) as proxy,
+        watched(settings, client, proxy.url) as room,
+        room.browser.listening(room.browser.snapshot()["id"]) as listener,
+    ):
+        wait_for(lambda: listener.named("heartbeat"), what="a heartbeat")
+        proxy.on_command = lambda _: Action.SWALLOW_REPLY
+        beats = len(listener.named("heartbeat"))
+        wait_for(lambda: len(listener.named("heartbeat")) > beats + 5, within_s=1.0, what="heartbeats meanwhile")
+        wait_for(lambda: room.trouble_told(listener) == "server-away", what="the trouble to be said")
+        proxy.on_command = None
+        proxy.sever()
+        room.record("SI")
+        room.assert_agrees(listener)
+        assert [] == resets(listener)
         assert not listener.ended
 
 
@@ -316,6 +351,27 @@ def test_a_generation_swapped_in_means_one_reset(
             room.record("SI")
             room.assert_agrees(listener)
             assert ["generation"] == resets(listener)
+
+
+def test_what_a_generation_that_was_behind_catches_up_with_comes_change_by_change(
+    settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its changes stand before those that were read already, so the reader goes back to where it begins."""
+    monkeypatch.setattr(module, "LOOK_S", 1.0)  # else a look would load everything before the reader reads again
+    monkeypatch.setattr("services.projector.app.BATCH_MAX", 1)
+    with watched(settings, client) as room:
+        room.record("SI")
+        _copy_generation(room)
+        for _ in range(3):
+            room.record("SI")
+        room.wait_until_shown()
+        with room.browser.listening(room.browser.snapshot()["id"]) as listener:
+            client.set(room.key("live"), "g2")
+            wait_for(lambda: resets(listener), what="the reset")
+            project(settings)
+            room.assert_agrees(listener)
+            assert ["generation"] == resets(listener)
+            assert 3 == len(listener.named("change"))
 
 
 def _copy_generation(room: Watched) -> None:

@@ -155,7 +155,9 @@ async def test_nothing_of_another_side_is_shown_whoever_wrote_it(settings: Setti
     again = given.apprehension(id=3, amends=2, side="HR", unit="HR-SECRET", section="zagreb-secret")
     async with one_side(settings) as side:
         await side.room.load()
-        await side.record(given.apprehension(id=1), foreign, again)
+        entries = [given.entry(event) for event in (given.apprehension(id=1), foreign, again)]
+        await side.write(entries, datetime(2024, 3, 14, 4, tzinfo=UTC))
+        await side.count()
         await side.follow()
         loaded = side.new_room()
         await loaded.load()
@@ -163,6 +165,7 @@ async def test_nothing_of_another_side_is_shown_whoever_wrote_it(settings: Setti
         for said in (side.room.shown(), loaded.shown(), past, *side.told):
             assert b"secret" not in msgspec.json.encode(said).lower()
             assert b"HR" not in msgspec.json.encode(said)
+        assert hours_of(await side.entries(), "SI") == past.hours.counts == side.room.shown().hours.counts
 
 
 @asynchronous
@@ -217,6 +220,22 @@ async def test_a_book_of_a_day_is_whole_and_does_not_grow(settings: Settings) ->
         await side.room.look()
         assert {} == side.room.shown().hours.counts
         assert since + 10 * HOUR_S == side.room.shown().hours.since
+
+
+@asynchronous
+async def test_what_came_late_counts_in_no_hour_though_its_amendment_is_forgotten(settings: Settings) -> None:
+    """The index knows what is in force when the book does not any more; a device's clock may have been wrong."""
+    now = datetime.now(UTC)
+    amendment = given.apprehension(id=2, amends=1, time=_written(now - timedelta(hours=40)))
+    async with one_side(settings, now=now) as side:
+        await side.write([given.entry(amendment)], now - timedelta(hours=30))
+        await side.count()
+        await side.room.load()
+        await side.record(given.apprehension(id=1, time=_written(now - timedelta(hours=2))))
+        await side.follow()
+        loaded = side.new_room()
+        await loaded.load()
+        assert {} == side.room.shown().hours.counts == loaded.shown().hours.counts
 
 
 @asynchronous

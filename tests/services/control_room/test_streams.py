@@ -153,6 +153,17 @@ def test_the_id_of_any_message_leads_on_from_it(order: list[Side], opened: int, 
 
 
 @asynchronous
+async def test_what_is_about_to_go_out_does_not_come_twice_to_whoever_comes_now() -> None:
+    streams = Streams(BOTH)
+    streams.open(BOTH, "", BEAT)
+    tell(streams, 1)
+    for since, expected in (("SI:0-0,HR:0-0", ["change", "heartbeat"]), ("", ["heartbeat"])):
+        stream = streams.open(BOTH, since, BEAT)
+        streams.flush()
+        assert expected == [message.event for message in await heard(stream)]
+
+
+@asynchronous
 async def test_whoever_knows_everything_gets_nothing() -> None:
     streams = Streams(BOTH)
     tell(streams, 1, 2)
