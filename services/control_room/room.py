@@ -143,12 +143,15 @@ class RoomSide:
         Return whether they followed: else the reader goes on from the position that was loaded.
         """
         async with self._busy:
+            left_over = ""
             for change in changes:
-                if change.generation != self.generation:
-                    if (await self._glance.take()).generation == self.generation:
-                        continue  # left in the feed by a generation that is no longer live
-                    await self._reload("generation")
-                    return False
+                if change.generation not in (self.generation, left_over):
+                    if (await self._glance.take()).generation != self.generation:
+                        await self._reload("generation")
+                        return False
+                    left_over = change.generation  # by a generation that is no longer live
+                if change.generation == left_over:
+                    continue
                 if order(change.position) <= order(self.position):
                     continue  # what was loaded holds it already
                 if change.after != self.position:

@@ -345,14 +345,16 @@ class ControlRoom:
 
     async def _end_unless_seen(self, stream: Stream, headers: Mapping[str, str], audience: Audience) -> None:
         """End a stream whose token no longer sees its sides. It goes on meanwhile, and while nobody can be asked."""
+        may_go_on = False
         try:
             may_go_on = await self._audience(headers) == audience
         except FieldtallyError:
-            return
+            may_go_on = True
         except RefusedError:
-            may_go_on = False
-        if not may_go_on:
-            stream.end()
+            pass
+        finally:
+            if not may_go_on:
+                stream.end()
 
     def heartbeat(self, audience: Audience) -> HeartbeatMessage:
         """Return how the sides of an audience stand."""
