@@ -26,7 +26,7 @@ from services.runtime.errors import FieldtallyError
 from services.runtime.logging import set_up_logging
 from services.runtime.settings import Settings, read_settings
 from services.runtime.standard import put_in_order
-from services.store.connection import check_server, connect
+from services.store.connection import check_server, connect, in_words
 from services.store.contract import Entry
 from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
@@ -69,11 +69,20 @@ class Projector:
         self._broker = reading_broker(url, growing_pause_s, self._say_waiting)
         self._followers = [self._subscribe(partition, settings.prefix) for partition in self.partitions]
         # On shutdown, before the broker waits for its handlers: one that pauses must not pause to the end.
-        self.app = FastStream(self._broker, logger=None, lifespan=self._lifespan, on_shutdown=[self._stop_pauses])
+        self.app = FastStream(
+            self._broker,
+            logger=None,
+            lifespan=self._lifespan,
+            after_startup=[self._say_started],
+            on_shutdown=[self._stop_pauses],
+        )
 
     async def run(self) -> None:
         """Follow the logs until stopped, or caught up if so asked; errors of the start, and damage, are raised."""
-        await self.app.run()
+        try:
+            await self.app.run()
+        except TimeoutError as error:  # FastStream waits for the first answer to a reader for three seconds
+            raise in_words(error, self._url) from error
         if self.damage:
             raise self.damage
 
@@ -99,7 +108,6 @@ class Projector:
                 await follower.start()
             for partition in self.partitions:
                 self.targets[partition.side.side] = (await partition.log.extent()).last
-            self._logger.info("projector_started", sides=[partition.side.side for partition in self.partitions])
             if self._until_caught_up and self.caught_up:
                 self.app.exit()
             calm_collector()
@@ -138,6 +146,9 @@ class Projector:
     def _stop_pauses(self) -> None:
         for follower in self._followers:
             follower.stopping.set()
+
+    def _say_started(self) -> None:
+        self._logger.info("projector_started", sides=[partition.side.side for partition in self.partitions])
 
     def _say_waiting(self, reason: str, wait_s: float) -> None:
         self._logger.warning("waiting", reason=reason, wait_s=round(wait_s, 1))
