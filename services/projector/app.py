@@ -109,6 +109,7 @@ class Projector:
             for partition in self.partitions:
                 self.targets[partition.side.side] = (await partition.log.extent()).last
             if self._until_caught_up and self.caught_up:
+                self._say_started()  # FastStream does not, for what ends before its readers begin
                 self.app.exit()
             calm_collector()
             # After FastStream's own, which cannot tell a person's Ctrl-C from a process manager's SIGTERM.
