@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from services.control_room.room import RoomSide, read_change
 from services.runtime.ending import end
 from services.runtime.errors import FaultError, FieldtallyError
+from services.store.connection import in_words
 from services.store.contract import Entry
 from services.store.keys import PartitionKeys
 from services.store.subscription import Reader, reading_broker, subscribe
@@ -31,6 +32,7 @@ class Feed:
         sides: Sequence[RoomSide],
         logger: FilteringBoundLogger,
     ) -> None:
+        self._url = url
         self._sides = sides
         self._logger = logger
         # Without a word: the looks say that the server is away.
@@ -47,7 +49,10 @@ class Feed:
         for side, reader in zip(self._sides, self._readers, strict=True):
             await side.load()
             reader.last_id = side.position
-        await self._broker.start()
+        try:
+            await self._broker.start()
+        except TimeoutError as error:  # FastStream waits for the first answer to a reader for three seconds
+            raise in_words(error, self._url) from error
         self._looking = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
