@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench screenshots pins clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is

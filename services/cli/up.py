@@ -29,9 +29,9 @@ _TOLD_TO_END: Final = (0, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGHUP,
 
 @command("up", "up")
 def up() -> int:
-    """Run the embedded server, the projector, the gateway and the screen.
+    """Run everything on this machine in one go.
 
-    With FIELDTALLY_REDIS_URL it uses that server instead. The screen's address is printed with a viewer token, which
+    That is the embedded server, or that of FIELDTALLY_REDIS_URL, the projector, the gateway and the screen. The screen's address is printed with a viewer token, which
     stays the same as long as the data folder is there. Everything ends with it; in earnest, run `project`, `gateway`
     and `control-room` under a process manager (see deploy/). Should one of them fail, this ends with its exit code.
     """
