@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 import redis
 
+from schemas.vocabulary import START
 from services.control_room import routes, sessions
 from services.runtime.settings import Settings
 from services.store.principals import token_digest
@@ -175,3 +176,20 @@ def test_a_stream_is_of_the_kind_that_browsers_take(served: Served, auditor: Bro
         assert ["SI", "HR"] == [side["side"] for side in beat["sides"]]
         assert served.side().position == beat["sides"][0]["position"]
         assert all(message.id == "" for message in listener.named("heartbeat"))
+
+
+def test_a_past_that_was_rebuilt_does_not_outlive_its_log(
+    room: Served, client: redis.Redis, settings: Settings, viewer: Browser
+) -> None:
+    """A server that is set back may go on with another log, which has other reports at the same positions."""
+    position = room.side().position
+    (before,) = viewer.snapshot(f"?at={position}")["sides"]
+    client.delete(*client.scan_iter(f"{{{settings.prefix}:SI}}:*"))
+    wait_for(lambda: room.side().position == START, what="the room to notice")
+    fields: Any = given.entry(given.apprehension(id=77))
+    client.xadd(f"{{{settings.prefix}:SI}}:log", fields, position)
+    project(settings)
+    wait_for(lambda: shows(room, client, settings.prefix), what="the change")
+    (after,) = viewer.snapshot(f"?at={position}")["sides"]
+    assert (5, 1) == (before["entries"], after["entries"])
+    assert room.side().cells == after["cells"] != before["cells"]
