@@ -23,6 +23,8 @@ LINGER_BYTES_MAX: Final = 8 * REQUEST_BYTES_MAX
 PIPELINED_MAX: Final = 16
 """Requests that may wait for the answer to one before them on the same connection."""
 
+_HEAD: Final = b"HTTP/1.1 "
+_CONTINUE: Final = b"HTTP/1.1 100 "
 _UNREADABLE: Final = "this is no request as HTTP/1.1 has it: check the request line, the headers and the length"
 _FRAMED_OTHERWISE: Final = "send the body with Content-Length, or with the one Transfer-Encoding `chunked` in HTTP/1.1"
 
@@ -95,6 +97,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED_MAX:
             raise ValueError("too many requests in a row")
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":  # whose answer has a head alone
+            self.cycle.transport = InOnePiece(self.transport)  # type: ignore[assignment]
         self._awaited = _Awaited.BODY
         self._run = 0
         self._in_time()
@@ -181,6 +185,33 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._late:
             self._late.cancel()
             self._late = None
+
+
+class InOnePiece:
+    """A connection as an answer sees it: its head goes out with the first of its body, in one write instead of two."""
+
+    __slots__ = ("_head", "_transport", "is_closing")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Keep a head back; write anything else, behind the head that was kept."""
+        if self._head:
+            self._transport.write(self._head + data)
+            self._head = b""
+        elif data.startswith(_HEAD) and not data.startswith(_CONTINUE):
+            self._head = data
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Hang up, with the head of an answer that has no more."""
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
 
 
 class _Lingering:

@@ -280,6 +280,44 @@ def test_requests_without_end_and_without_waiting_are_hung_up_on(settings: Setti
         assert 1 <= rest(connection).count(b"HTTP/1.1 200 ") <= PIPELINED_MAX + 1
 
 
+class Wire(list[bytes]):
+    """A transport that keeps each write."""
+
+    write = list.append
+
+    def is_closing(self) -> bool:
+        """Tell whether it was closed."""
+        return bool(self) and self[-1] == b"closed"
+
+    def close(self) -> None:
+        """Close."""
+        self.append(b"closed")
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ([b"HTTP/1.1 201 Created\r\n\r\n", b"{}"], [b"HTTP/1.1 201 Created\r\n\r\n{}"]),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n", b""], [b"HTTP/1.1 204 No Content\r\n\r\n"]),
+        ([b"HTTP/1.1 200 OK\r\n\r\n", b"one", b"HTTP/1.1 two"], [b"HTTP/1.1 200 OK\r\n\r\none", b"HTTP/1.1 two"]),
+        (
+            [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"one"],
+            [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\none"],
+        ),
+        ([b"HTTP/1.1 500 Fault\r\n\r\n"], [b"HTTP/1.1 500 Fault\r\n\r\n"]),
+    ],
+    ids=["head-and-body", "no-body", "more", "continue", "broken-off"],
+)
+def test_an_answer_goes_out_in_one_piece_and_whole(written: list[bytes], sent: list[bytes]) -> None:
+    wire = Wire()
+    answer = protocol.InOnePiece(wire)
+    for piece in written:
+        answer.write(piece)
+    answer.close()
+    assert [*sent, b"closed"] == wire
+    assert answer.is_closing()
+
+
 @asynchronous
 async def _crowd(address: str, tokens: list[str], seen: Counter[int]) -> None:
     limits = httpx.Limits(max_connections=PHONES)
