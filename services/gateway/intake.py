@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -37,6 +38,7 @@ UNDER_WAY_MAX: Final = 16
 """Requests of one token at once: a phone has one, a desk a few."""
 LARGE_MAX: Final = 32
 """Bodies of more than a report's length that are read and recorded at once; each has a megabyte at most."""
+LARGE_OF_TOKEN_MAX: Final = 2
 LINE_S: Final = 30
 RETRY_S: Final = 2
 HANG_UP: Final = {"connection": "close"}
@@ -66,6 +68,7 @@ class Intake:
         self._monotonic = monotonic
         self._under_way: dict[str, int] = {}
         self._large = asyncio.Semaphore(LARGE_MAX)
+        self._large_of: Counter[str] = Counter()
         self._reading: dict[asyncio.Task[Any], float] = {}
 
     def begin(self, token: str) -> None:
@@ -88,8 +91,25 @@ class Intake:
             del self._under_way[token]
 
     @asynccontextmanager
-    async def room(self) -> AsyncIterator[None]:
-        """Keep room for a large body, if need be after those that came before; refuse it if that takes too long."""
+    async def room(self, token: str) -> AsyncIterator[None]:
+        """Keep room for a large body, if need be after those that came before; refuse it if that takes too long.
+
+        A token has a few of the places, so that a few tokens cannot keep all others out.
+        """
+        if self._large_of[token] >= LARGE_OF_TOKEN_MAX:
+            detail = f"{LARGE_OF_TOKEN_MAX} large batches of this token are under way: wait for their answers"
+            raise RefusedError(problem("rate-limited", 429, detail, retryable=True), {"retry-after": str(RETRY_S)})
+        self._large_of[token] += 1
+        try:
+            async with self._place():
+                yield
+        finally:
+            self._large_of[token] -= 1
+            if not self._large_of[token]:
+                del self._large_of[token]
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(LINE_S):
                 await self._large.acquire()

@@ -221,7 +221,7 @@ class Gateway:
         large = not single and is_large(headers)
         self.intake.begin(token)
         try:
-            async with self.intake.room() if large else _NO_ROOM_NEEDED:
+            async with self.intake.room(token) if large else _NO_ROOM_NEEDED:
                 body = await self.intake.read(headers, receive, EVENT_BYTES_MAX if single else REQUEST_BYTES_MAX)
                 if self._monotonic() - begun > BELIEVED_S:  # a body may take its time, and the token end meanwhile
                     await self._principal(headers)

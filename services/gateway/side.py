@@ -81,6 +81,8 @@ class GatewaySide:
         self._in_hand: set[Key] = set()
         self._tail = Tail()
         self._under_way = 0
+        self._asked = 0
+        self._answered = 0
         self._operations: Mapping[str, Operation] = {}
         self._looking = asyncio.Semaphore(LOOKS_MAX)
 
@@ -89,7 +91,7 @@ class GatewaySide:
     async def look(self) -> None:
         """Look at the side anew; what keeps us from it is held as `failure`."""
         try:
-            self._saw(await self._glance.take())
+            await self._take_glance()
             self._operations = self.seen.operations if self.seen else {}
         except FieldtallyError as error:
             self.failure = error
@@ -113,6 +115,16 @@ class GatewaySide:
         if self.seen is None or self.seen.next_entry is None:
             return 0.0
         return max(0.0, now.timestamp() - int(self.seen.next_entry.partition("-")[0]) / 1000)
+
+    async def _take_glance(self) -> Glance:
+        """Look, and hold what was seen; unless somebody who asked later was answered before."""
+        self._asked += 1
+        asked = self._asked
+        seen = await self._glance.take()
+        if asked > self._answered:
+            self._answered = asked
+            self._saw(seen)
+        return seen
 
     def _saw(self, seen: Glance) -> None:
         before, self.seen, self.failure = self.seen, seen, None
@@ -169,7 +181,7 @@ class GatewaySide:
     async def _with_tail(self) -> tuple[Glance, list[Entry]]:
         """Look at the side, and at what its tallies do not include yet."""
         async with self._looking:
-            seen = await self._glance.take()
+            seen = await self._take_glance()
             if seen.lag > self._lag_limit:
                 raise LaggingError(f"{seen.lag:,} reports of {self.side.side} wait to be counted")
             tail: list[Entry] = []
@@ -179,7 +191,6 @@ class GatewaySide:
                 position = chunk[-1].position
                 if len(chunk) < TAIL_CHUNK:
                     break
-        self._saw(seen)
         return seen, tail
 
     async def _operations_of(self, seen: Glance, tail: Sequence[Entry]) -> Mapping[str, Operation]:
@@ -339,9 +350,14 @@ class GatewaySide:
         if self.seen is None:
             raise self.failure or UnreachableError("the server has not answered yet")
         names = list({name: None for one in submitted for name in (one.key, one.name)})
-        known = await door.look(self.seen.generation, names)
-        if self._tail.lacks(known.length, self._under_way):
-            await self._read_tail(door, known.length)
+        while True:
+            changes = self._tail.changes
+            known = await door.look(self.seen.generation, names)
+            if self._tail.lacks(known.length, self._under_way):
+                await self._read_tail(door, known.length)
+            if changes == self._tail.changes:
+                break
+            # What the tail has forgotten meanwhile, because the index has it, the index had not when it was asked.
         wanted = list({position: None for one in submitted for position in self._places(one, known)})
         if not wanted:
             return NOTHING_AROUND
@@ -354,7 +370,10 @@ class GatewaySide:
     async def _read_tail(self, door: RedisDoor, length: int) -> None:
         """Note what the log holds behind what is known of it."""
         while True:
+            changes = self._tail.changes
             entries = await door.read_after(self._tail.read_to, TAIL_CHUNK)
+            if changes != self._tail.changes:
+                return  # it begins elsewhere now, and whoever reads here asks again
             for entry in entries:
                 self._tail.read(arrive(entry.position, entry.fields).event, entry.position)
             if len(entries) < TAIL_CHUNK:

@@ -30,10 +30,14 @@ def identity_of(event: Event) -> Identity:
 
 
 class Tail:
-    """Where reports stand that the index may not know; read to `read_to`."""
+    """Where reports stand that the index may not know; read to `read_to`.
+
+    `changes` counts how often something was forgotten: who has asked the index before asks again.
+    """
 
     def __init__(self) -> None:
         self.read_to = START
+        self.changes = 0
         self._length: int | None = None
         self._reports: dict[Identity, Position] = {}
         self._amendments: dict[Key, Position] = {}
@@ -41,6 +45,7 @@ class Tail:
     def start_at(self, position: Position) -> None:
         """Begin anew behind a position: the log or the index is not the one it was."""
         self.read_to = position
+        self.changes += 1
         self._length = None
         self._reports.clear()
         self._amendments.clear()
@@ -49,6 +54,7 @@ class Tail:
         """Forget what the index has now."""
         if order(position) > order(self.read_to):
             self.read_to = position
+        self.changes += 1
         _forget(self._reports, position)
         _forget(self._amendments, position)
 

@@ -128,6 +128,23 @@ def test_large_bodies_are_read_in_line_and_small_ones_beside_them(
     assert [3, 4, 1, 2] == [json.loads(fields[b"event"])["reportno"] for _, fields in log_of(client, prefix, "SI")]
 
 
+def test_one_token_has_a_few_of_the_places_for_large_bodies_and_others_theirs(
+    settings: Settings, client: redis.Redis, prefix: str
+) -> None:
+    token, other = enrolled(client, prefix), enrolled(client, prefix, device="other")
+    headers = {"content-type": BATCH_TYPE}
+    with running_gateway(settings) as address, Sender(address, token) as unit, Sender(address, other) as phone:
+        sending = [Sending(address, token, large(number)) for number in range(1, intake.LARGE_OF_TOKEN_MAX + 1)]
+        assert all(one.begun() for one in sending)
+        answer = unit.ask("POST", "/v1/events", content=large(8), headers=headers)
+        assert (429, "rate-limited", True) == (answer.status_code, answer.json()["code"], answer.json()["retryable"])
+        assert int(answer.headers["retry-after"]) >= 1
+        assert 201 == unit.one(reported(9)).status_code
+        assert 202 == phone.ask("POST", "/v1/events", content=large(7), headers=headers).status_code
+        assert [202] * len(sending) == [one.finish() for one in sending]
+        assert 202 == unit.ask("POST", "/v1/events", content=large(8), headers=headers).status_code
+
+
 def test_who_stands_in_line_for_too_long_is_told_to_come_again(
     settings: Settings, client: redis.Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

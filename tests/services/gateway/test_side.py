@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from services.runtime.settings import SideSettings
 from services.store.contract import Entry
 from services.store.door import Known
 from services.store.glance import Glance
+from services.store.index_entry import IndexEntry
 from tests import given
 from tests.asynchronous import asynchronous
 from tests.gateways import LONG_AGO
@@ -44,21 +45,30 @@ class Log:
         self.refused: frozenset[int] = frozenset()
         self.closed = False
         self.read_on = 0
+        self.known: dict[bytes, IndexEntry] = {}
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self.slow: asyncio.Event | None = None
         self.glance: Glance | FieldtallyError = Glance("g1", START, 0, 0, {}, 0, None)
 
     async def take(self) -> Glance:
         """Look, as the store does."""
-        if isinstance(self.glance, FieldtallyError):
-            raise self.glance
-        return self.glance
+        glance, slow, self.slow = self.glance, self.slow, None
+        if isinstance(glance, FieldtallyError):
+            raise glance
+        if slow:
+            await slow.wait()
+        return glance
 
     async def look(self, _generation: str, _names: Sequence[bytes]) -> Known:
-        """Know of nothing: no projector runs here."""
-        return Known(index={}, amendments={}, length=len(self.entries))
+        """Know of what a test says: no projector runs here."""
+        return Known(index=dict(self.known), amendments={}, length=len(self.entries))
 
     async def read_after(self, position: Position, count: int) -> list[Entry]:
         """Read on."""
         self.read_on += 1
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            await meanwhile()
         after = [at for at in self.entries if order(at) > order(position)]
         return [Entry(at, given.entry(self.entries[at])) for at in after[:count]]
 
@@ -308,6 +318,53 @@ async def test_another_report_of_an_id_that_is_being_recorded_waits_for_it() -> 
         await asyncio.sleep(0)
     log.gate.set()
     assert [["recorded"], ["conflict"]] == [statuses(each) for each in await asyncio.gather(first, second)]
+
+
+@asynchronous
+async def test_what_is_counted_while_the_tail_is_read_is_lost_to_neither() -> None:
+    log = Log()
+    side = side_over(log)
+    await side.record([one(1)])
+    log.entries[Position("2-0")] = one(2).canonical
+
+    async def counted() -> None:
+        log.known = {given.key(1): IndexEntry(Position("1-0"), 0, original_missing=False)}
+        log.glance = Glance("g1", Position("1-0"), 1, 0, {}, 2, Position("2-0"))
+        await side.look()
+
+    log.meanwhile = counted
+    assert ["duplicate"] * 2 == statuses(await side.record([one(1), one(2)]))
+
+
+@asynchronous
+async def test_a_tail_that_begins_anew_while_it_is_read_is_read_from_there() -> None:
+    log = Log()
+    side = side_over(log)
+    await side.record([one(1)])
+    log.entries |= {Position(f"{at}-0"): one(at).canonical for at in (2, 3)}
+
+    async def set_back() -> None:
+        side._tail.start_at(START)
+
+    log.meanwhile = set_back
+    assert ["duplicate"] * 3 == statuses(await side.record([one(1), one(2), one(3)]))
+
+
+@asynchronous
+async def test_an_answer_to_an_older_question_is_no_sign_of_a_server_that_was_set_back() -> None:
+    log = Log()
+    side = side_over(log)
+    await side.record([one(1)])
+    log.slow = slow = asyncio.Event()
+    older = asyncio.create_task(side.look())
+    await asyncio.sleep(0)
+    log.glance = Glance("g1", Position("1-0"), 1, 0, {}, 1, None)
+    await side.look()
+    await side.record([one(2)])
+    slow.set()
+    await older
+    assert side.seen == log.glance
+    assert 1 == len(side._tail)
 
 
 @asynchronous
