@@ -106,4 +106,4 @@ def token_of(cookie: str, authorization: str) -> str:
 def cookie_for(token: str, *, secure: bool) -> str:
     """Return the Set-Cookie of a log-in; an empty token logs out."""
     age = COOKIE_S if token else 0
-    return f"{COOKIE}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
+    return f"{COOKIE}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"

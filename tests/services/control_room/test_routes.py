@@ -189,7 +189,7 @@ def test_a_token_becomes_a_cookie_and_leads_on(served: Served, client: redis.Red
         assert (303, "/?operation=SI-OP-1&lang=sl") == (answer.status_code, answer.headers["location"])
         cookie = answer.headers["set-cookie"]
         assert cookie.startswith(f"fieldtally_session={token}; ")
-        assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Path=/" in cookie and "Secure" not in cookie
+        assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/" in cookie and "Secure" not in cookie
         assert 200 == browser.get("/").status_code
         gone = browser.send("POST", "/logout")
         assert (303, "/") == (gone.status_code, gone.headers["location"])

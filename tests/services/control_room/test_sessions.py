@@ -198,6 +198,6 @@ def test_the_cookie_is_for_this_site_alone_and_not_for_scripts() -> None:
     for secure in (False, True):
         parts = cookie_for("abc", secure=secure).split("; ")
         assert f"{COOKIE}=abc" == parts[0]
-        assert {"HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={400 * 86_400}"} < set(parts)
+        assert {"HttpOnly", "SameSite=Lax", "Path=/", f"Max-Age={400 * 86_400}"} < set(parts)
         assert secure == ("Secure" in parts)
     assert "Max-Age=0" in cookie_for("", secure=False)
