@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from heapq import nlargest
 from typing import Final
 
@@ -282,6 +282,17 @@ class RoomSide:
     async def reached(self, stop: Position) -> Position:
         """Return a position, or where the log ends if it has not come so far."""
         return min(stop, (await self._log.extent()).last, key=order)
+
+    async def hours_of(self, day: date) -> Hours:
+        """Return the hours of one local day, however long ago, read from the log: nobody keeps them."""
+        first, end = (datetime.combine(one, time.min, self.side.zone) for one in (day, day + timedelta(days=1)))
+        book = Book(self.side.zone, int(first.timestamp()) // HOUR_S * HOUR_S)
+        # Of what happens on a day the first may be received a day before, by a clock that is fast.
+        since = Position(f"{max(0, int((first - timedelta(days=1)).timestamp() * 1000))}-0")
+        async for entries in self._between(since, self.position):
+            reports = await self._reports(self.generation, entries)
+            book.take(one.recorded for one in reports if one.in_force and one.recorded.event.time < end)
+        return Hours(book.since, book.counts)
 
     async def past(self, state: State) -> SideShown:
         """Return the side as a rebuilt state has it: what a screen would have shown then."""

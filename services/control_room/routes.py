@@ -40,6 +40,8 @@ HttpResponse = Response[bytes]
 JSON_TYPE: Final = "application/json"
 HTML_TYPE: Final = "text/html"
 LOGIN_BYTES_MAX: Final = 4_096
+FIRST_DAY: Final = date(1970, 1, 2)
+LAST_DAY: Final = date(9998, 12, 30)
 LOOKED_S: Final = 10.0
 """A server that was not seen for so long is away."""
 CHECK_AGAIN_S: Final = 1.0
@@ -113,6 +115,7 @@ class ControlRoom:
         self.streams = streams
         self._sessions = sessions
         self._past = past
+        self._reading = asyncio.Lock()
         self._logger = logger
         self._now = now
         self._monotonic = monotonic
@@ -172,6 +175,10 @@ class ControlRoom:
             headers = {**_PRIVATE, "content-disposition": 'attachment; filename="fieldtally.json"'}
             return _response(_json.encode(exported), JSON_TYPE, 200, headers, request)
 
+        @get("/api/hours")
+        async def hours(request: HttpRequest) -> HttpResponse:
+            return await self._hours(request)
+
         @asgi("/api/stream", copy_scope=False)
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
             await self._stream(cast("HTTPScope", scope), receive, send)
@@ -189,7 +196,7 @@ class ControlRoom:
             readiness = self._readiness()
             return _response(_json.encode(readiness), JSON_TYPE, 200 if readiness.status == "ready" else 503)
 
-        return [wall, login, logout, tallies, tallies_csv, tallies_json, stream, static, live, ready]
+        return [wall, login, logout, tallies, tallies_csv, tallies_json, hours, stream, static, live, ready]
 
     def _reset(self, side: RoomSide, reason: ResetReason) -> None:
         self._past.forget()
@@ -269,6 +276,15 @@ class ControlRoom:
             else self._snapshot(audience)
         )
         return export(snapshot, filters)
+
+    async def _hours(self, request: HttpRequest) -> HttpResponse:
+        audience = await self._audience(request.headers)
+        day = _day({name: values[0] for name, values in _queries(request).items()}, "day")
+        if day is None or not FIRST_DAY <= day <= LAST_DAY:
+            raise RefusedError(problem("malformed-request", 400, "`day` is a date such as 2024-03-14", pointer="day"))
+        async with self._reading:  # the log from that day on: one at a time, so that the present is not kept waiting
+            found = {side: await self.sides[side].hours_of(day) for side in audience}
+        return _response(_json.encode(found), JSON_TYPE, 200, _PRIVATE, request)
 
     def _snapshot(self, audience: Audience) -> Snapshot:
         sides = [self.sides[side] for side in audience]

@@ -46,6 +46,7 @@ let checked = { at: -Infinity, digest: "" };
 let spokenAt = -Infinity;
 let missed = ""; // positions that a heartbeat named and the page has not reached
 let due = false; // a drawing is under way
+const days = new Map(); // the hours of days that are over, once they were asked for
 let [drawnAt, restMs] = [0, 0];
 
 // A screen without its words or with an error in it must not look like one that works.
@@ -155,13 +156,25 @@ function hours(shown, serverMs) {
       const last = [plan?.ends, view.to].filter(Boolean).sort()[0];
       const over = last ? dayStart(dayAfter(last), side.zone) : Infinity;
       const end = Math.min(past ? serverMs : (frozen?.at ?? clock.now()), over);
-      const hours = hourly(side, view, end / 1000).map((hour) =>
+      const known = end === over && side.hours.since * 1000 > over - 86_400_000 ? ofDay(last, side) : side;
+      const hours = hourly(known, view, end / 1000).map((hour) =>
         hour.start * 1000 > serverMs ? { ...hour, count: null } : hour,
       );
       return { ...side, hours };
     }),
     words,
   );
+}
+
+/** A side with the hours of a day that is over: the snapshot has those of the last day only, the log has all. */
+function ofDay(day, side) {
+  if (!past && !days.has(day)) {
+    days.set(day, null);
+    const taken = fetch(`/api/hours?day=${day}`).then((answer) => (answer.ok ? answer.json() : null));
+    taken.then((sides) => { days.set(day, sides); changed(); }, () => days.delete(day)); // asked for again when drawn again
+  }
+  const hours = days.get(day)?.[side.side];
+  return hours ? { ...side, hours } : side;
 }
 
 function positions(shown, serverMs) {
