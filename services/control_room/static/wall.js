@@ -13,6 +13,7 @@ import { Words } from "./words.js";
 
 const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
 const SPOKEN_MS = 30_000; // a screen reader hears the numbers at most so often
+const DAY_MS = 10_000; // how often the hours of a day that is over are asked for, while reports come
 const CHECKED_MS = 60_000; // how often the page computes the digest itself
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
 const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
@@ -168,12 +169,16 @@ function hours(shown, serverMs) {
 
 /** A side with the hours of a day that is over: the snapshot has those of the last day only, the log has all. */
 function ofDay(day, side) {
-  if (!past && !days.has(day)) {
-    days.set(day, null);
-    const taken = fetch(`/api/hours?day=${day}`).then((answer) => (answer.ok ? answer.json() : null));
-    taken.then((sides) => { days.set(day, sides); changed(); }, () => days.delete(day)); // asked for again when drawn again
+  const known = days.get(day) ?? { at: -Infinity, positions: "", sides: null };
+  const positions = Array.from(room.sides.values(), ({ position }) => position).join();
+  if (!past && known.positions !== positions && steady.now() - known.at > DAY_MS) {
+    days.set(day, Object.assign(known, { positions, at: steady.now() }));
+    const failed = () => Object.assign(known, { positions: "" }); // asked for again when it is drawn again
+    const taken = fetch(`/api/hours?day=${day}`).then((answer) => (answer.ok ? answer.json() : Promise.reject(answer)));
+    taken.then((sides) => { known.sides = sides; changed(); }, failed);
+    setTimeout(changed, DAY_MS + 1_000); // reports of that day may have come meanwhile
   }
-  const hours = days.get(day)?.[side.side];
+  const hours = known.sides?.[side.side];
   return hours ? { ...side, hours } : side;
 }
 
