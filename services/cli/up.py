@@ -31,9 +31,10 @@ _TOLD_TO_END: Final = (0, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGHUP,
 def up() -> int:
     """Run everything on this machine in one go.
 
-    That is the embedded server, or that of FIELDTALLY_REDIS_URL, the projector, the gateway and the screen. The screen's address is printed with a viewer token, which
-    stays the same as long as the data folder is there. Everything ends with it; in earnest, run `project`, `gateway`
-    and `control-room` under a process manager (see deploy/). Should one of them fail, this ends with its exit code.
+    That is the embedded server, or that of FIELDTALLY_REDIS_URL, the projector, the gateway and the screen. The
+    screen's address is printed with a viewer token, which stays the same as long as the data folder is there.
+    Everything ends with it; in earnest, run `project`, `gateway` and `control-room` under a process manager (see
+    deploy/). Should one of them fail, this ends with its exit code.
     """
     chosen = settings()
     logger = set_up_logging(chosen.log_format, chosen.log_level)

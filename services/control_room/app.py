@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -16,7 +16,7 @@ from services.control_room.streams import Streams
 from services.runtime.clock import monotonic, now
 from services.runtime.collector import calm_collector
 from services.runtime.ending import end
-from services.runtime.errors import FieldtallyError
+from services.runtime.serving import Application
 from services.runtime.settings import Settings, SideSettings, hide_password
 from services.store.connection import check_server, connect
 from services.store.glance import RedisGlance
@@ -28,11 +28,11 @@ from services.store.tally_store import RedisTallyStore
 SHUTDOWN_S: Final = 5
 
 
-class ControlRoomApp:
+class ControlRoomApp(Application):
     """The ASGI application with what lives as long as it does; `rebuild` rebuilds sides for a look at the past."""
 
     def __init__(self, settings: Settings, url: str, logger: FilteringBoundLogger, rebuild: Rebuild) -> None:
-        self.failure: FieldtallyError | None = None
+        super().__init__()
         self._url = url
         self._logger = logger
         self._client = connect(url)
@@ -50,7 +50,7 @@ class ControlRoomApp:
         )
         self._feed = Feed(url, settings.prefix, sides, logger)
         self._sides = sides
-        self._http = self.room.application()
+        self.http = self.room.application()
         self._beating: asyncio.Task[None] | None = None
 
     def _side(self, side: SideSettings, keys: PartitionKeys) -> RoomSide:
@@ -62,29 +62,12 @@ class ControlRoomApp:
             now,
         )
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request, or start and stop with the server."""
-        if scope["type"] != "lifespan":
-            await self._http(scope, receive, send)
-            return
-        await receive()
-        try:
-            await self._start()
-        except FieldtallyError as error:
-            self.failure = error
-            await self._client.aclose()
-            await send({"type": "lifespan.startup.failed", "message": f"fieldtally: {error}"})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
     def ending(self) -> None:
         """End the streams, which would go on for ever: serving ends."""
         self.streams.close_all()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Connect, and begin to look."""
         await check_server(self._client, self._url)
         await self._feed.start()
         for side in self._sides:
@@ -93,9 +76,11 @@ class ControlRoomApp:
         self._beating = asyncio.create_task(self.room.beat())
         self._logger.info("control_room_started", sides=list(self.room.sides), server=hide_password(self._url))
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """Look no more, and give up the connections."""
         if self._beating:
             await end(self._beating)
         await self._feed.stop()
         await self._client.aclose()
-        self._logger.info("control_room_stopped")
+        if self._beating:
+            self._logger.info("control_room_stopped")

@@ -10,7 +10,7 @@ import os
 import socket
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -26,6 +26,7 @@ from services.runtime.embedded import embedded_server
 from services.runtime.ending import end
 from services.runtime.errors import FieldtallyError
 from services.runtime.logging import set_up_logging
+from services.runtime.serving import Application
 from services.runtime.serving import serve as serve_application
 from services.runtime.settings import Settings, SideSettings, hide_password, read_settings
 from services.store.connection import check_server, connect, refusing_writes
@@ -41,11 +42,11 @@ DOORS: Final = 2
 """Turns of a side at once: the gateway works on one while the disk works on the other. More only make them smaller."""
 
 
-class GatewayApp:
+class GatewayApp(Application):
     """The ASGI application with what lives as long as it does: the connection, and the looks at each side."""
 
     def __init__(self, settings: Settings, url: str, logger: FilteringBoundLogger) -> None:
-        self.failure: FieldtallyError | None = None
+        super().__init__()
         self._url = url
         self._logger = logger
         self._client = connect(url)
@@ -71,41 +72,24 @@ class GatewayApp:
             settings.lag_limit,
         )
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request, or start and stop with the server."""
-        if scope["type"] != "lifespan":
-            await self.http(scope, receive, send)
-            return
-        await receive()
-        try:
-            await self._start()
-        except FieldtallyError as error:
-            self.failure = error
-            await send({"type": "lifespan.startup.failed", "message": f"fieldtally: {error}"})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    def ending(self) -> None:
-        """Nothing here goes on for ever: `protocol` limits every request."""
-
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Connect, and begin to look."""
         await check_server(self._client, self._url)
         await self._look()
         calm_collector()
         self._watching = asyncio.create_task(self._watch())
         self._logger.info("gateway_started", sides=list(self.gateway.sides), server=hide_password(self._url))
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """Look no more, and give up the connections."""
         if self._watching:
             await end(self._watching)
         for side in self.gateway.sides.values():
             await side.close()
         await self._client.aclose()
         self.gateway.write_answered()
-        self._logger.info("gateway_stopped")
+        if self._watching:
+            self._logger.info("gateway_stopped")
 
     async def _look(self) -> None:
         await asyncio.gather(*(side.look() for side in self.gateway.sides.values()))

@@ -7,9 +7,10 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 import uvicorn
 import uvloop
@@ -19,17 +20,45 @@ from services.runtime.errors import FieldtallyError, UsageError
 KEEP_ALIVE_S: Final = 60
 BACKLOG: Final = 512
 
+ASGIApplication: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
-class Application(Protocol):
-    """An ASGI application that keeps what its start failed with."""
 
-    failure: FieldtallyError | None
+class Application(ABC):
+    """An ASGI application with what lives as long as it does, and keeps what its start failed with."""
+
+    http: ASGIApplication
+
+    def __init__(self) -> None:
+        self.failure: FieldtallyError | None = None
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin, before the first request; a FieldtallyError says why not."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Give everything up, after the last answer."""
+
+    def ending(self) -> None:  # noqa: B027  # most have nothing that goes on for ever
+        """Hear that serving ends, before the answers under way are waited for: end those that would go on for ever."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve a request, or start and stop with the server."""
-
-    def ending(self) -> None:
-        """Hear that serving ends, before the answers under way are waited for: end those that would go on for ever."""
+        if scope["type"] != "lifespan":
+            await self.http(scope, receive, send)
+            return
+        await receive()
+        try:
+            await self.start()
+        except FieldtallyError as error:
+            self.failure = error
+            await self.stop()
+            await send({"type": "lifespan.startup.failed", "message": f"fieldtally: {error}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 class _Server(uvicorn.Server):
