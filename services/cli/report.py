@@ -380,8 +380,14 @@ def _deliver(unit: FieldUnit, stored: Report) -> int:
         case "delivered":
             _tell(f"{named}: recorded at {found.position}")
         case "rejected":
-            _tell(f"{named}: rejected: {_problem(found)}; it is kept: correct it with --amends {found.number}, or give "
-                  f"it up with `fieldtally report --discard {found.number}`")  # fmt: skip
+            give_up = (
+                f"take it back with `fieldtally report withdrawal --amends {found.number} --reason did-not-occur`, "
+                "since it may be in the log all the same"
+                if found.in_doubt
+                else f"give it up with `fieldtally report --discard {found.number}`"
+            )
+            _tell(f"{named}: rejected: {_problem(found)}; it is kept: correct it with --amends {found.number}, or "
+                  f"{give_up}")  # fmt: skip
         case _:
             _tell(f"{named}: on disk; {many(status.pending, 'report')} waiting, to be sent with the next one or with "
                   "`fieldtally report --flush`")  # fmt: skip
@@ -437,17 +443,24 @@ def _discard(ident: str) -> int:
 
 
 def _flush() -> int:
+    sent = refused = 0  # in this flush: what was sent before may be waiting again, since the log has lost it
+
     with _unit() as unit:
-        before = unit.status()
-        with progress("sending", before.pending) as advance:
-            done = unit.flush(FLUSH_S, advance)
+        with progress("sending", unit.status().pending) as advance:
+
+            def settled(delivered: int, rejected: int) -> None:
+                nonlocal sent, refused
+                sent += delivered
+                refused += rejected
+                advance(delivered + rejected)
+
+            done = unit.flush(FLUSH_S, settled)
         status = unit.status()
-        sent = status.delivered - before.delivered
-        print(f"{many(sent, 'report')} sent, {status.rejected - before.rejected} rejected, {status.pending} waiting")
+        print(f"{many(sent, 'report')} sent, {refused} rejected, {status.pending} waiting")
         _note(status, trouble=done)
     if not done:
         raise UnreachableError(status.trouble or "somebody else is sending from this outbox; try again")
-    return 1 if status.rejected > before.rejected else 0
+    return 1 if refused else 0
 
 
 def _status(output_format: Format) -> int:

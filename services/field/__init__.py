@@ -226,7 +226,7 @@ class FieldUnit:
 
     # sending
 
-    def flush(self, timeout_s: float = 30.0, on_settled: Callable[[int], object] = lambda _: None) -> bool:
+    def flush(self, timeout_s: float = 30.0, on_settled: Callable[[int, int], object] = lambda *_: None) -> bool:
         """Send what is pending now; return whether nothing is pending any more.
 
         At least one attempt is made, whatever pause was under way, unless the gateway has asked for one. Further ones
@@ -237,7 +237,7 @@ class FieldUnit:
 
         Args:
             timeout_s: for how long to try.
-            on_settled: called with the number of reports that an answer has settled.
+            on_settled: called for each answer that settles reports, with how many were delivered and how many rejected.
 
         """
         ends_at = self._monotonic() + timeout_s
@@ -246,6 +246,8 @@ class FieldUnit:
             turn = self._sender.turn(self._closing.is_set, on_settled)
             if not self._outbox.waiting():
                 return True
+            if turn.went_through:
+                pauses.reset()
             pause_s = _BUSY_S if turn.busy else pauses.next(turn.trouble) if turn.trouble else 0.0
             if self._closing.is_set() or self._monotonic() + pause_s > ends_at:
                 return False
@@ -297,7 +299,7 @@ class FieldUnit:
                 turn = Turn(Trouble(str(error)))
             except Exception:  # noqa: BLE001  # a sender that has ended would be noticed by nobody
                 turn = Turn(_FAULT)
-            if turn.trouble is None:
+            if turn.trouble is None or turn.went_through:
                 self._pauses.reset()
             pause_s = self._pauses.next(turn.trouble) if turn.trouble else _BUSY_S if turn.busy else _LOOK_S
             if self._closing.is_set():

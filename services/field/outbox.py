@@ -112,7 +112,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """A report as the outbox holds it.
 
     `amends` is the original's id where this is an amendment. `position` is where the log holds it once it is delivered;
-    `problem` says why it was rejected. `raw` are the bytes that are sent.
+    `problem` says why it was rejected. `in_doubt`: it was rejected, and may be in the log all the same, so it is to be
+    amended or withdrawn, and cannot be discarded. `raw` are the bytes that are sent.
     """
 
     id: UUID
@@ -123,6 +124,7 @@ class Report(Struct, frozen=True, kw_only=True):
     state: State
     position: str
     problem: Problem | None
+    in_doubt: bool
     raw: bytes
 
     @property
@@ -284,9 +286,7 @@ class Outbox:
             if row is None:
                 raise RefusedError(f"no report of this outbox has the id {ident}")
             if row["state"] == "rejected" and _in_doubt(row):
-                raise RefusedError(
-                    f"report {ident} had been sent before without an answer, so it may be in the log: withdraw it"
-                )
+                raise RefusedError(f"report {ident} may be in the log, although it was rejected: withdraw it")
             if row["state"] != "rejected":
                 raise RefusedError(
                     f"report {ident} is {row['state']}: only a rejected one can be discarded, withdraw it"
@@ -358,20 +358,31 @@ class Outbox:
                 chosen.append((place, ident, raw))
         return chosen
 
-    def tried(self, idents: Sequence[str]) -> None:
-        """Note, before they are sent, that these may reach the gateway from now on: once, or more than once."""
-        marks = ",".join("?" * len(idents))
-        unmarked = f"id IN ({marks}) AND tried < 2"  # only names of columns and question marks
-        with self._reading() as db:
-            if not db.execute(f"SELECT 1 FROM reports WHERE {unmarked} LIMIT 1", idents).fetchone():  # noqa: S608
-                return
-        with self._transaction() as db:
-            db.execute(f"UPDATE reports SET tried = tried + 1 WHERE {unmarked}", idents)  # noqa: S608
+    def tried(self, idents: Sequence[str]) -> list[str]:
+        """Note, before they are sent, that these may reach the gateway from now on: once, or more than once.
 
-    def settle(self, results: Sequence[Result]) -> int:
-        """Keep what became of reports; return how many of them are still pending, for a reason that passes."""
-        clock_off_s = 0
-        still = 0
+        Returns those of which this was not known before; for `untried`, should nothing have left the device.
+        """
+        some = f"id IN ({','.join('?' * len(idents))})"  # only question marks
+        with self._reading() as db:
+            rows = db.execute(f"SELECT id FROM reports WHERE {some} AND tried < 2", idents).fetchall()  # noqa: S608
+        fresh = [row["id"] for row in rows]
+        self._count_attempt(fresh, 1)
+        return fresh
+
+    def untried(self, fresh: Sequence[str]) -> None:
+        """Take back what `tried` has noted: there was no connection, so nothing has reached anybody."""
+        self._count_attempt(fresh, -1)
+
+    def settle(self, results: Sequence[Result]) -> tuple[int, int]:
+        """Keep what became of reports; return how many were delivered, and how many rejected.
+
+        The others are still pending, for a reason that passes.
+
+        If one is rejected that may be in the log all the same, or one is recorded that the log had lost, the log is to
+        be asked at once: no look counts as made.
+        """
+        clock_off_s = delivered = rejected = 0
         with self._transaction() as db:
             for result in results:
                 if result.clock_off_s is not UNSET:
@@ -379,12 +390,14 @@ class Outbox:
                 position = "" if result.position is UNSET else result.position
                 if result.status in ("recorded", "duplicate"):
                     _settle(db, result.id, "delivered", position, None)
+                    delivered += 1
                 elif result.problem is not UNSET and not result.problem.retryable:
                     _settle(db, result.id, "rejected", position, msgspec.json.encode(result.problem))
-                else:
-                    still += 1
+                    rejected += 1
+            if any(_is_to_be_asked(db, result.id) for result in results):
+                _set_fact(db, "looked_at", "")
             _set_fact(db, "clock_off_s", str(clock_off_s))
-        return still
+        return delivered, rejected
 
     def trouble(self, text: str) -> None:
         """Keep why nothing goes out, or, empty, that it does."""
@@ -403,7 +416,7 @@ class Outbox:
             _set_fact(db, "rest", f"{since.isoformat()} {until.isoformat()}")
 
     def looked_at(self) -> datetime | None:
-        """Return when this outbox was last held against the log, by whichever process."""
+        """Return when this outbox was last held against the log, by whichever process; None if it is to be now."""
         text = self._fact("looked_at")
         return datetime.fromisoformat(text) if text else None
 
@@ -413,6 +426,7 @@ class Outbox:
         Numbers that this file never sent mean that it was restored from an old copy, or is new on a device that is not:
         numbering goes on above them, unless no device comes to such a number. Delivered reports that the log does not
         have are pending again: the standing covers the log to its end, and nothing is delivered while it is asked for.
+        For the same reason what was rejected is no longer in doubt if the log has not got its number.
         """
         notices = []
         with self._transaction() as db:
@@ -448,27 +462,47 @@ class Outbox:
                     "UPDATE reports SET tried = max(tried, 1) WHERE source = ? AND number <= ?",
                     (source, highest),
                 )
-            lost = [
-                ident
-                for ident, number in db.execute(
-                    "SELECT id, number FROM reports WHERE source = ? AND state = 'delivered' AND again = 0", (source,)
-                )
-                if _missing(standing, number)
-            ]
+            lost, back = [], []
+            for ident, number, again in db.execute(
+                "SELECT id, number, again FROM reports WHERE source = ? AND state = 'delivered'", (source,)
+            ):
+                if not again and _missing(standing, number):
+                    lost.append((ident,))
+                elif again and not _missing(standing, number):
+                    back.append((ident,))
+            # Once only, until a look has found it: a number that is never counted must not have its report sent for
+            # ever.
+            db.executemany("UPDATE reports SET state = 'pending', again = 1 WHERE id = ?", lost)
+            db.executemany("UPDATE reports SET again = 0 WHERE id = ?", back)
             if lost:
+                # The log may have lost these too. Nobody can ask: a token learns of its own device only.
+                earlier = db.execute(
+                    "UPDATE reports SET state = 'pending' WHERE state = 'delivered' AND source != ? AND source GLOB ?",
+                    (source, f"{source.rpartition('/')[0]}/*"),
+                ).rowcount
                 notices.append(
                     f"The log has lost reports of {source} that it had recorded ({len(lost)}): they are sent again, "
                     "and nothing has to be entered again."
+                    + f" So is what this outbox had sent as another device of the unit ({earlier}), since the gateway "
+                    "cannot be asked for it; it counts once." * bool(earlier)
                 )
-                # Once only: a number that is never counted must not have its report sent for ever.
-                db.executemany("UPDATE reports SET state = 'pending', again = 1 WHERE id = ?",
-                               [(ident,) for ident in lost])  # fmt: skip
+            doubtful = db.execute(
+                "SELECT id, number FROM reports WHERE source = ? AND tried > 1 AND state IN ('rejected', 'corrected')",
+                (source,),
+            ).fetchall()
+            db.executemany("UPDATE reports SET tried = 1 WHERE id = ?",
+                           [(ident,) for ident, number in doubtful if _missing(standing, number)])  # fmt: skip
             db.executemany("INSERT INTO notices (at, text) VALUES (?, ?)",
                            [(at.isoformat(), text) for text in notices])  # fmt: skip
             _set_fact(db, "looked_at", at.isoformat())
         return notices
 
     # inside
+
+    def _count_attempt(self, idents: Sequence[str], step: int) -> None:
+        if idents:
+            with self._transaction() as db:
+                db.executemany("UPDATE reports SET tried = tried + ? WHERE id = ?", [(step, each) for each in idents])
 
     def _store(
         self,
@@ -671,7 +705,8 @@ def _in_doubt(version: sqlite3.Row) -> bool:
     """Tell whether a rejected report may be in the log all the same.
 
     It is not if it was rejected the first time it was sent. If an earlier answer was lost, it may have been recorded
-    then, and rejected by what holds now. A conflict says that the log has something under its key.
+    then, and rejected by what holds now; until a look finds that the log has not got its number. A conflict says that
+    the log has something under its key.
     """
     if version["state"] in ("pending", "delivered"):
         return False
@@ -707,6 +742,7 @@ def _report(row: sqlite3.Row) -> Report:
         state=row["state"],
         position=row["position"],
         problem=msgspec.json.decode(row["problem"], type=Problem) if row["problem"] else None,
+        in_doubt=row["state"] == "rejected" and _in_doubt(row),
         raw=row["event"],
     )
 
@@ -716,6 +752,14 @@ def _settle(db: sqlite3.Connection, ident: str, state: State, position: str, pro
         "UPDATE reports SET state = ?, position = ?, problem = ? WHERE id = ? AND state = 'pending'",
         (state, position, problem, ident),
     )
+
+
+def _is_to_be_asked(db: sqlite3.Connection, ident: str) -> bool:
+    """Tell whether the log's answer would settle what a receipt has left open."""
+    row = _row(db, ident)
+    if row is None:
+        return False
+    return bool(row["tried"] > 1 if row["state"] == "rejected" else row["state"] == "delivered" and row["again"])
 
 
 def _set_fact(db: sqlite3.Connection, name: str, value: str) -> None:

@@ -7,11 +7,14 @@ since the log takes a report by its id; not sending is not, so in doubt it is se
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -36,7 +39,8 @@ if TYPE_CHECKING:
 BATCH_COUNT: Final = 50
 BATCH_BYTES: Final = 262_144
 ANSWER_BYTES_MAX: Final = 16 * REQUEST_BYTES_MAX  # a device's missing numbers may be many
-ANSWER_S_MAX: Final = 60.0
+BROKEN_MAX: Final = 2  # attempts in a row that break on the way before fewer reports go together
+ANSWER_S_MAX: Final = 60.0  # from the question to the last byte
 LOOK_AGAIN_S: Final = 3_600.0
 PAUSE_S_MIN: Final = 1.0
 PAUSE_S_MAX: Final = 300.0
@@ -58,6 +62,7 @@ class Trouble(NamedTuple):
 
     `least_s` is how long the gateway asked to be left alone. `long`: only a person can help. `narrow`: one report
     among them may be the reason, so fewer go together next time. `too_large`: so many cannot go together at all.
+    `unsent`: there was no connection, so nothing has left the device. `broken`: there was one, and no answer came.
     """
 
     text: str
@@ -65,13 +70,23 @@ class Trouble(NamedTuple):
     long: bool = False
     narrow: bool = False
     too_large: bool = False
+    unsent: bool = False
+    broken: bool = False
 
 
 class Turn(NamedTuple):
-    """How a turn ended: `trouble` if something stands in the way, `busy` if somebody else is sending."""
+    """How a turn ended: `trouble` if something stands in the way, `busy` if somebody else is sending.
+
+    `went_through`: some reports were settled before that.
+    """
 
     trouble: Trouble | None = None
     busy: bool = False
+    went_through: bool = False
+
+
+OnSettled = Callable[[int, int], object]
+"""Told of each answer that settles reports: how many were delivered by it, and how many rejected."""
 
 
 class Pauses:
@@ -116,11 +131,14 @@ class Sender:
         self._answer_s = answer_s
         self._enrolment: Enrolment | None = None
         self._client: httpx.Client | None = None
+        self._socket: socket.socket | None = None  # of the latest connection
         self._looked_at: float | None = None  # by us
         self._not_before = 0.0
         self._most = BATCH_COUNT  # what the way to the gateway takes
         self._limit = BATCH_COUNT  # what we try now
-        self._after = 0  # the place of a report that the gateway chokes on, passed over for this round
+        self._broken = 0  # attempts in a row
+        self._after = 0  # the place of a report that does not get through, passed over for this round
+        self._passed_over: Trouble | None = None  # what became of it
 
     def close(self) -> None:
         """Close the connection."""
@@ -128,16 +146,22 @@ class Sender:
             self._client.close()
             self._client = None
 
-    def turn(self, stopped: Callable[[], bool], on_settled: Callable[[int], object] = lambda _: None) -> Turn:
+    def turn(self, stopped: Callable[[], bool], on_settled: OnSettled = lambda *_: None) -> Turn:
         """Send until nothing is pending, or something stands in the way, or `stopped` says so.
 
-        `on_settled` is told how many reports an answer has settled. About once an hour the outbox is held against the
-        log, whatever is pending.
+        About once an hour the outbox is held against the log, whatever is pending.
         """
+        went_through = False
+
+        def settled(delivered: int, rejected: int) -> None:
+            nonlocal went_through
+            went_through |= delivered + rejected > 0
+            on_settled(delivered, rejected)
+
         with self._outbox.sending() as ours:
             if not ours:
                 return Turn(busy=True)
-            trouble = self._turn(stopped, on_settled)
+            trouble = self._turn(stopped, settled)
             if trouble:
                 moment = self._monotonic()
                 if trouble.least_s and self._not_before <= moment:
@@ -145,9 +169,9 @@ class Sender:
                     self._outbox.keep_rest(since, since + timedelta(seconds=trouble.least_s))
                 self._not_before = moment + trouble.least_s
                 self._outbox.trouble(trouble.text)
-            return Turn(trouble)
+            return Turn(trouble, went_through=went_through)
 
-    def _turn(self, stopped: Callable[[], bool], on_settled: Callable[[int], object]) -> Trouble | None:
+    def _turn(self, stopped: Callable[[], bool], on_settled: OnSettled) -> Trouble | None:
         enrolment = self._outbox.joined()
         if enrolment != self._enrolment:
             self.close()
@@ -170,7 +194,7 @@ class Sender:
             self._outbox.trouble("")
         if self._after and not stopped():
             self._after = 0
-            return _fault("one or more reports")
+            return self._passed_over
         return None
 
     def _rest_s(self) -> float:
@@ -181,11 +205,13 @@ class Sender:
         return min(max((rest[1] - now).total_seconds(), 0.0), RETRY_AFTER_S_MAX)
 
     def _is_look_due(self, *, pending: bool) -> bool:
-        """Tell whether to look: before the first report of ours goes out, and about hourly."""
+        """Tell whether to look: before the first report of ours goes out, about hourly, and when the outbox asks."""
+        last = self._outbox.looked_at()
+        if last is None:
+            return True
         if self._looked_at is not None:
             return self._monotonic() - self._looked_at >= LOOK_AGAIN_S
-        last = self._outbox.looked_at()
-        return pending or last is None or not 0 <= (self._now() - last).total_seconds() < LOOK_AGAIN_S
+        return pending or not 0 <= (self._now() - last).total_seconds() < LOOK_AGAIN_S
 
     def _look(self, enrolment: Enrolment) -> Trouble | None:
         """See which numbers of ours the log has, and send again what it has lost."""
@@ -208,35 +234,44 @@ class Sender:
         return None
 
     def _send(
-        self, enrolment: Enrolment, batch: Sequence[tuple[int, str, bytes]], on_settled: Callable[[int], object]
+        self, enrolment: Enrolment, batch: Sequence[tuple[int, str, bytes]], on_settled: OnSettled
     ) -> Trouble | None:
         idents = [ident for _, ident, _ in batch]
-        self._outbox.tried(idents)
+        fresh = self._outbox.tried(idents)
         body = b"[" + b",".join(raw for _, _, raw in batch) + b"]"
         answer = self._ask(enrolment, "POST", "/v1/events", body)
         outcome = answer if isinstance(answer, Trouble) else read_receipt(answer, idents, self._now())
+        if isinstance(outcome, Trouble) and outcome.unsent:
+            self._outbox.untried(fresh)
+        self._broken = self._broken + 1 if isinstance(outcome, Trouble) and outcome.broken else 0
         if not isinstance(outcome, Trouble):
-            still = self._outbox.settle(outcome)
-            on_settled(len(batch) - still)
+            delivered, rejected = self._outbox.settle(outcome)
+            on_settled(delivered, rejected)
             self._limit = min(self._limit * 2, self._most)
-            if still:
+            if still := len(batch) - delivered - rejected:
                 return Trouble(f"the gateway could not record {still} of the reports for the moment: they wait")
             return None
         if outcome.too_large:
             if len(batch) == 1:
                 said = _problem(answer) if isinstance(answer, Answer) else None
                 if said is None or said.code != "too-large":  # not the gateway's word, so no receipt: it waits
-                    self._after = batch[0][0]
-                    return Trouble("something on the way to the gateway does not let a report through: it waits")
-                self._outbox.settle([Result(id=idents[0], status="rejected", problem=said)])
+                    return self._pass_over(
+                        batch, Trouble("something on the way to the gateway does not let a report through: it waits")
+                    )
+                on_settled(*self._outbox.settle([Result(id=idents[0], status="rejected", problem=said)]))
                 return None
             self._most = self._limit = len(batch) // 2
             return None
-        if outcome.narrow:
-            if len(batch) == 1:
-                self._after = batch[0][0]
+        if outcome.narrow or self._broken >= BROKEN_MAX:
             self._limit = max(len(batch) // 2, 1)
+            return self._pass_over(batch, outcome)
         return outcome
+
+    def _pass_over(self, batch: Sequence[tuple[int, str, bytes]], trouble: Trouble) -> Trouble:
+        """Let a report that does not get through even alone wait until all others have had their turn."""
+        if len(batch) == 1:
+            self._after, self._passed_over = batch[0][0], trouble
+        return trouble
 
     def _ask(self, enrolment: Enrolment, method: str, path: str, body: bytes | None = None) -> Answer | Trouble:
         """Ask once, with limits on time and length; whatever goes wrong on the way is a Trouble."""
@@ -248,6 +283,9 @@ class Sender:
         unreachable = Trouble(
             f"the gateway at {enrolment.address} cannot be reached, or did not answer: the reports wait on this device"
         )
+        cut = threading.Timer(ANSWER_S_MAX, self._cut)  # the client's own limits begin anew with each byte
+        cut.daemon = True
+        cut.start()
         try:
             if self._client is None:
                 timeout = httpx.Timeout(self._answer_s, connect=self._connect_s)
@@ -255,12 +293,13 @@ class Sender:
                 self._client = httpx.Client(
                     timeout=timeout, follow_redirects=False, verify=enrolment.address.startswith("https:")
                 )
-            ends_at = self._monotonic() + ANSWER_S_MAX
             received = bytearray()
-            with self._client.stream(method, enrolment.address + path, headers=headers, content=body) as response:
+            with self._client.stream(
+                method, enrolment.address + path, headers=headers, content=body, extensions={"trace": self._trace}
+            ) as response:
                 for chunk in response.iter_bytes():
                     received += chunk
-                    if len(received) > ANSWER_BYTES_MAX or self._monotonic() > ends_at:
+                    if len(received) > ANSWER_BYTES_MAX:
                         return _NOT_THE_GATEWAY
                 return Answer(
                     response.status_code,
@@ -269,7 +308,24 @@ class Sender:
                     bytes(received),
                 )
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-            return _no_tls(enrolment.address) if _is_about_tls(error) else unreachable
+            trouble = _no_tls(enrolment.address) if _is_about_tls(error) else unreachable
+            unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            return trouble._replace(unsent=unsent, broken=not unsent)
+        finally:
+            cut.cancel()
+
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Keep the socket of a new connection: a response would give it only when its headers are whole."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._socket = info["return_value"].get_extra_info("socket")
+
+    def _cut(self) -> None:
+        """End the connection under whoever waits on it."""
+        if self._socket:
+            with suppress(OSError):
+                # Not closed, since its descriptor could be another file's before the other thread knows; and past what
+                # a TLS socket does in its own `shutdown`, which is not for two threads.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 def read_receipt(answer: Answer, idents: Sequence[str], now: datetime) -> tuple[Result, ...] | Trouble:
@@ -305,7 +361,7 @@ def trouble_of(answer: Answer, now: datetime) -> Trouble:
             return Trouble("the gateway can record nothing at the moment: the reports wait",
                            read_retry_after(answer.retry_after, now))  # fmt: skip
         case 400 | 500:
-            return _fault("one of the reports, or all of them")
+            return _FAULT
         case status if status >= 500:
             return Trouble(f"the gateway, or the way to it, is out of order ({status}): the reports wait")
         case 404 | 405 | 415 if said:
@@ -333,6 +389,10 @@ _NOT_THE_GATEWAY: Final = Trouble(
     "what answers is not the gateway, a network's login page perhaps: log in to the network; the reports wait"
 )
 
+_FAULT: Final = Trouble(
+    "the gateway cannot make out one of the reports, or all of them: they wait; tell those who run it", narrow=True
+)
+
 
 def _no_tls(address: str) -> Trouble:
     return Trouble(
@@ -345,10 +405,6 @@ def _is_about_tls(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return error is not None
-
-
-def _fault(what: str) -> Trouble:
-    return Trouble(f"the gateway cannot make out {what}: they wait; tell those who run it", narrow=True)
 
 
 def _is_whole(result: Result) -> bool:

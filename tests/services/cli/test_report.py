@@ -26,6 +26,7 @@ from tests.services.field.patrols import (
     receipt,
     recorded,
     refusal,
+    standing,
     stub_gateway,
 )
 
@@ -324,6 +325,22 @@ def test_a_rejected_report_can_be_discarded(report: Callable[..., Outcome], stub
     ]
 
 
+def test_a_way_out_is_advised_only_where_it_works(report: Callable[..., Outcome], stub: Stub) -> None:
+    """What may be in the log cannot be discarded: it is withdrawn."""
+    why, conflict = problem("unknown-section", 422, "koper?"), problem("conflict", 409, "other content")
+    report("--join", link(stub.url))
+    stub.answer = lambda request: receipt(Result(id=request.ids[0], status="rejected", problem=why))
+    assert "--discard 1`" in report(*APPREHENSION).out
+    assert 0 == report("--discard", "1").code
+    stub.answer = lambda request: receipt(Result(id=request.ids[0], status="conflict", problem=conflict))
+    said = report(*APPREHENSION)
+    assert (1, False) == (said.code, "--discard" in said.out)
+    assert "report withdrawal --amends 2 --reason did-not-occur`" in said.out
+    assert_refused(report("--discard", "2"), 2, "may be in the log", "withdraw it")
+    stub.answer = lambda request: receipt(recorded(request.ids[0]))
+    assert 0 == report("withdrawal", "--amends", "2", "--reason", "did-not-occur").code
+
+
 def test_a_clock_that_is_off_and_a_restored_outbox_are_told(report: Callable[..., Outcome], stub: Stub) -> None:
     stub.answer = lambda request: receipt(recorded(request.ids[0], clock_off_s=300))
     stub.stands = lambda: Reply(
@@ -358,6 +375,28 @@ def test_a_flush_that_meets_a_rejection_ends_with_1(report: Callable[..., Outcom
     stub.answer = lambda request: receipt(Result(id=request.ids[0], status="rejected", problem=why))
     outcome = report("--flush")
     assert (1, "0 reports sent, 1 rejected, 0 waiting\n") == outcome[:2]
+
+
+def test_a_flush_counts_what_it_has_sent_itself(
+    report: Callable[..., Outcome], stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the log has lost is waiting again, and so no longer among what was sent."""
+    monkeypatch.setattr("services.cli.report.FLUSH_S", 0.0)
+    stub.stands = lambda: standing(len(stub.sent))
+    report("--join", link(stub.url))
+    for _ in range(3):
+        assert 0 == report(*APPREHENSION).code
+    stub.stands = standing
+    report("--join", link(stub.url))  # so that the next command asks what the log has: nothing
+    stub.answer = lambda _: refusal(problem("unavailable", 503, "why", retryable=True))
+    outcome = report("--flush")
+    assert (3, "0 reports sent, 0 rejected, 3 waiting\n") == outcome[:2]
+    assert "has lost reports" in outcome.err
+    why = problem("unknown-section", 422, "koper?")
+    stub.answer = lambda request: receipt(
+        *map(recorded, request.ids[:2]), Result(id=request.ids[2], status="rejected", problem=why)
+    )
+    assert (1, "2 reports sent, 1 rejected, 0 waiting\n") == report("--flush")[:2]
 
 
 def test_report_runs_by_itself(process: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -120,8 +120,8 @@ class Stub:
 
 
 @contextmanager
-def stub_gateway() -> Iterator[Stub]:
-    """Serve a stub in a thread."""
+def stub_gateway(port: int = 0) -> Iterator[Stub]:
+    """Serve a stub in a thread, on a free port unless one is named."""
     stub = Stub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -151,7 +151,7 @@ def stub_gateway() -> Iterator[Stub]:
         def handle_error(self, *_: object) -> None:
             """A client that leaves early is what some tests are about."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         stub.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -40,6 +41,8 @@ from tests.services.field.patrols import (
     persons,
     receipt,
     recorded,
+    standing,
+    stub_gateway,
 )
 
 MORNING = datetime(2024, 3, 14, 3, 12, 9, tzinfo=UTC)
@@ -437,18 +440,130 @@ def test_a_rejected_report_can_be_discarded_and_is_still_there(online: FieldUnit
 def test_a_report_that_was_sent_before_without_an_answer_is_amended_though_it_is_rejected(
     online: FieldUnit, stub: Stub
 ) -> None:
-    """It may have been recorded then: a new report beside it would count twice, an amendment counts once."""
+    """It was recorded then: a new report beside it would count twice, an amendment counts once."""
     wrong = online.report(persons("kopr"))
-    stub.answer = lambda _: Reply(200, b"lost")
-    online.flush(0)
+    lose_the_answer(online, stub)
+    stub.stands = lambda: standing(1)
     stub.answer = rejecting(wrong.id)
     assert online.flush()
-    with pytest.raises(RefusedError, match="may be in the log: withdraw it"):
+    assert online.find(wrong.id).in_doubt
+    with pytest.raises(RefusedError, match="may be in the log, although it was rejected: withdraw it"):
         online.discard(wrong.id)
     right = online.amend(wrong.id, persons("koper"))
     last = online.withdraw(wrong.id, "did-not-occur")
     assert [(wrong.id, 1, 2), (wrong.id, 2, 3)] == [(made.amends, made.revision, made.number) for made in (right, last)]
     assert "corrected" == online.find(wrong.id).state
+
+
+def lose_the_answer(unit: FieldUnit, stub: Stub) -> None:
+    stub.answer = lambda _: Reply(200, b"lost")
+    assert not unit.flush(0)
+
+
+def looks(stub: Stub) -> int:
+    return sum(request.method == "GET" for request in stub.asked)
+
+
+@pytest.mark.parametrize(("highest", "missing"), [(0, ()), (9, ((1, 2), (4, 8)))], ids=("above", "missing"))
+def test_what_the_log_has_not_got_is_not_in_doubt_once_it_was_asked_which_it_is_at_once(
+    online: FieldUnit, stub: Stub, highest: int, missing: tuple[tuple[int, int], ...]
+) -> None:
+    first, second = (online.report(persons("kopr"), subject="none") for _ in range(2))
+    lose_the_answer(online, stub)
+    before = looks(stub)
+    stub.stands = lambda: standing(highest, *missing)
+    stub.answer = rejecting(first.id, second.id)
+    assert online.flush()
+    assert ([False, False], before + 1) == ([report.in_doubt for report in online.rejected()], looks(stub))
+    right = online.amend(first.id, persons("koper"), subject="")
+    assert (None, 0, 1) == (right.amends, right.revision, right.number)
+    assert "discarded" == online.discard(second.id).state
+    assert online.flush()
+    assert before + 1 == looks(stub)
+
+
+def test_what_is_in_doubt_stays_so_where_the_log_cannot_be_asked_and_the_next_process_asks(
+    outbox: Path, online: FieldUnit, stub: Stub
+) -> None:
+    wrong = online.report(persons("kopr"))
+    lose_the_answer(online, stub)
+    stub.answer, stub.stands = rejecting(wrong.id), lambda: Reply(503)
+    online.flush()
+    assert online.find(wrong.id).in_doubt
+    stub.stands = standing
+    with closing(FieldUnit(outbox)) as unit:
+        assert unit.flush(0)
+        assert not unit.find(wrong.id).in_doubt
+
+
+def test_a_conflict_is_in_doubt_whatever_the_log_says_of_its_number(online: FieldUnit, stub: Stub) -> None:
+    wrong = online.report(persons())
+    lose_the_answer(online, stub)
+    stub.answer = rejecting(wrong.id, code="conflict")
+    assert online.flush()
+    assert online.find(wrong.id).in_doubt
+
+
+def test_the_doubt_about_an_earlier_devices_report_stays_since_its_numbers_are_not_ours(
+    outbox: Path, online: FieldUnit, stub: Stub
+) -> None:
+    wrong = online.report(persons("kopr"))
+    lose_the_answer(online, stub)
+    FieldUnit.join(outbox, link(stub.url, source="/SI/SI-MP-07/aaaaaa"))
+    answer = standing()
+    stub.stands = lambda: answer._replace(body=answer.body.replace(b"9f3c2a", b"aaaaaa"))
+    stub.answer = rejecting(wrong.id)
+    assert online.flush()
+    assert online.find(wrong.id).in_doubt
+
+
+def test_a_correction_that_is_rejected_too_goes_out_as_a_new_report_once_the_log_has_neither(
+    online: FieldUnit, stub: Stub
+) -> None:
+    wrong = online.report(persons("kopr"))
+    lose_the_answer(online, stub)
+    stub.answer, stub.stands = rejecting(wrong.id), lambda: Reply(503)
+    online.flush()
+    worse = online.amend(wrong.id, persons("kper"))  # offline: nobody could be asked
+    assert wrong.id == worse.amends
+    stub.answer, stub.stands = rejecting(worse.id), standing
+    assert online.flush()
+    right = online.amend(worse.id, persons("koper"))
+    assert (None, 2) == (right.amends, right.number)
+
+
+def test_an_attempt_without_a_connection_is_none_so_what_is_rejected_then_is_not_in_doubt(outbox: Path) -> None:
+    """Nothing had left the device. The log is not even asked: it has a report of this number, from who knows whom."""
+    with stub_gateway() as stub:
+        unit = joined(outbox, stub.url)
+        stub.stands = lambda: standing()._replace(headers={"Connection": "close"})
+        assert unit.flush(0)  # so that the reports are what the next attempt is about
+    report = unit.report(persons("kopr"))
+    for _ in range(3):
+        assert not unit.flush(0)
+        assert "cannot be reached" in unit.status().trouble
+    with stub_gateway(int(stub.url.rpartition(":")[2])) as stub:
+        stub.stands, stub.answer = lambda: standing(1), rejecting(report.id)
+        assert unit.flush(0)
+        assert (1, 0) == (len(stub.sent), looks(stub))
+    assert "discarded" == unit.discard(report.id).state
+    unit.close()
+
+
+def test_an_attempt_without_a_connection_takes_back_no_earlier_one(outbox: Path) -> None:
+    with stub_gateway() as stub:
+        unit = joined(outbox, stub.url)
+        report = unit.report(persons("kopr"))
+        stub.answer = lambda _: Reply(200, b"lost", {"Connection": "close"})
+        for _ in range(2):
+            assert not unit.flush(0)
+    for _ in range(3):
+        assert not unit.flush(0)
+    with stub_gateway(int(stub.url.rpartition(":")[2])) as stub:
+        stub.stands, stub.answer = lambda: standing(1), rejecting(report.id)
+        assert unit.flush(0)
+    assert unit.find(report.id).in_doubt
+    unit.close()
 
 
 # several processes

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -14,10 +16,11 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from schemas.events import OperationOpenedData, SectionPlan
 from schemas.http import Code, Result, problem
 from services.field import FieldUnit, sender
 from services.field.sender import Answer, Pauses, Trouble, read_retry_after, trouble_of
-from tests.http_faults import LOGIN_PAGE
+from tests.http_faults import LOGIN_PAGE, NO_FAULT, Fault, HttpFaults
 from tests.services.field.patrols import (
     NOWHERE,
     TOKEN,
@@ -32,6 +35,7 @@ from tests.services.field.patrols import (
     recorded,
     refusal,
     standing,
+    stub_gateway,
 )
 from tests.waiting import wait_for
 
@@ -253,6 +257,7 @@ def test_a_batch_that_is_too_long_is_halved_and_a_single_report_that_is_too_long
 ) -> None:
     reports = [unit.report(persons()) for _ in range(5)]
     wrong = str(reports[3].id)
+    stub.stands = lambda: standing(5, (4, 4)) if stub.sent else standing()
     stub.answer = lambda request: (
         refused("too-large", 413) if len(request.ids) > 2 or wrong in request.ids else all_recorded(request)
     )
@@ -261,7 +266,7 @@ def test_a_batch_that_is_too_long_is_halved_and_a_single_report_that_is_too_long
     assert ["delivered"] * 3 + ["rejected", "delivered"] == states(unit, *reports)
     (rejected,) = unit.rejected()
     assert rejected.problem is not None
-    assert "too-large" == rejected.problem.code
+    assert ("too-large", False) == (rejected.problem.code, rejected.in_doubt)
 
 
 @pytest.mark.parametrize("status", [400, 500])
@@ -284,7 +289,98 @@ def test_batches_grow_again_after_a_fault(unit: FieldUnit, stub: Stub) -> None:
     assert [50, 25, 50, 25] == list(map(len, stub.sent))
 
 
+def test_a_way_that_breaks_behind_some_bytes_gets_fewer_reports_at_a_time_until_it_does_not(
+    tmp_path: Path, stub: Stub
+) -> None:
+    arrived: list[int] = []
+
+    def record(request: Request) -> Reply:
+        reply = all_recorded(request)  # raises where it is only a part
+        arrived.append(len(request.ids))
+        return reply
+
+    stub.answer = record
+    with HttpFaults(stub.url) as way:
+        unit = joined(tmp_path / "outbox.db", way.url)
+        assert unit.flush(0)
+        way.sever()
+        way.fault = Fault(request_bytes=4_096)
+        for _ in range(30):
+            unit.report(persons())
+        assert unit.flush(10), unit.status().trouble
+        assert 30 == sum(arrived)
+        way.fault = NO_FAULT
+        way.sever()
+        for _ in range(100):
+            unit.report(persons())
+        assert unit.flush(10)
+        assert 50 == max(arrived)
+        unit.close()
+
+
+def test_a_report_that_does_not_get_through_alone_lets_the_others_pass_and_waits(tmp_path: Path, stub: Stub) -> None:
+    today = NOON.date()
+    plan = tuple(SectionPlan(f"s{number}", "x" * 200, "joint") for number in range(30))
+    with HttpFaults(stub.url) as way:
+        unit = joined(tmp_path / "outbox.db", way.url)
+        assert unit.flush(0)
+        way.sever()
+        way.fault = Fault(request_bytes=4_096)
+        long = unit.report(OperationOpenedData("Joint", today, today, plan), subject="OP")
+        others = [unit.report(persons()) for _ in range(5)]
+        wait_for(lambda: unit.flush(0) or len(unit.pending()) == 1, what="the others to pass")
+        assert ["pending"] + ["delivered"] * 5 == states(unit, long, *others)
+        for _ in range(3):  # whatever turn it is in the round
+            assert not unit.flush(0)
+            assert "did not answer" in unit.status().trouble
+        way.fault = NO_FAULT
+        wait_for(lambda: unit.flush(0), what="the long one to be sent")
+        unit.close()
+
+
+def test_one_attempt_that_breaks_is_repeated_as_it_was(tmp_path: Path, stub: Stub) -> None:
+    with HttpFaults(stub.url) as way:
+        unit = joined(tmp_path / "outbox.db", way.url)
+        assert unit.flush(0)
+        for _ in range(3):
+            for _ in range(4):
+                unit.report(persons())
+            way.sever()
+            way.fault = Fault(reply_bytes=0)
+            assert not unit.flush(0)
+            way.fault = NO_FAULT
+            assert unit.flush(0)
+        assert [4] * 6 == list(map(len, stub.sent))
+        unit.close()
+
+
+def test_where_there_is_no_connection_as_many_go_together_as_before(tmp_path: Path) -> None:
+    with stub_gateway() as stub:
+        unit = joined(tmp_path / "outbox.db", stub.url)
+        stub.stands = lambda: standing()._replace(headers={"Connection": "close"})
+        assert unit.flush(0)
+    for _ in range(40):
+        unit.report(persons())
+    for _ in range(4):
+        assert not unit.flush(0)
+    with stub_gateway(int(stub.url.rpartition(":")[2])) as stub:
+        assert unit.flush(0)
+        assert [40] == list(map(len, stub.sent))
+    unit.close()
+
+
 # pauses
+
+
+def test_pauses_begin_again_when_something_went_through_before_it_failed(tmp_path: Path, stub: Stub) -> None:
+    pauses: list[float] = []
+    unit = joined(tmp_path / "outbox.db", stub.url, pause=lambda _, seconds: pauses.append(seconds))
+    for _ in range(12):
+        unit.report(persons())
+    stub.answer = lambda request: all_recorded(request) if len(request.ids) == 3 else refused("fault", 500)
+    assert unit.flush(20)
+    assert ([12, 6, 3, 6], [0.5, 1, 0.5]) == (list(map(len, stub.sent))[:4], pauses[:3])
+    unit.close()
 
 
 def test_pauses_grow_with_jitter_up_to_a_limit_and_begin_again_after_success() -> None:
@@ -491,6 +587,55 @@ def joined_before(tmp_path: Path, **more: Any) -> FieldUnit:
 
 
 # what cannot be reached
+
+
+@contextmanager
+def trickling(start: bytes) -> Iterator[tuple[str, threading.Event]]:
+    """Answer with a start and then byte by byte for ever; tell of who has hung up."""
+    hung_up, over = threading.Event(), threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError), listener:
+            client, _ = listener.accept()
+            with client:
+                client.recv(65_536)
+                client.sendall(start)
+                while not over.wait(0.02):
+                    try:
+                        client.sendall(b"a")
+                    except OSError:
+                        hung_up.set()
+                        return
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve, args=(listener,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", hung_up
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"],
+                         ids=("headers", "body"))  # fmt: skip
+def test_an_answer_that_trickles_is_broken_off_wherever_it_is(
+    tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    """No single wait is long, so only a limit on the whole ends it; nobody else may send meanwhile."""
+    monkeypatch.setattr(sender, "ANSWER_S_MAX", 0.3)
+    with trickling(start) as (address, hung_up):
+        unit = joined(tmp_path / "outbox.db", address)
+        unit.report(persons())
+        flushing = threading.Thread(target=unit.flush, args=(0,), daemon=True)
+        flushing.start()
+        assert hung_up.wait(10)
+        flushing.join(10)
+        assert not flushing.is_alive()
+    assert "did not answer" in unit.status().trouble
+    FieldUnit.join(tmp_path / "outbox.db", link(stub.url))
+    assert unit.flush(0)
+    unit.close()
 
 
 def test_a_gateway_that_speaks_no_tls_is_told_from_one_that_is_away(tmp_path: Path, stub: Stub) -> None:
