@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+import httpx
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response
 
 from schemas.principals import Role
 from schemas.vocabulary import Position
@@ -70,9 +72,21 @@ class Wall:
         """Start the control room, or start it again at the same address."""
         self.room = self._program("control-room", "control_room_started")
 
+    def kill_room(self) -> None:
+        """End the control room as the kernel does; return when it is gone."""
+        self.room.send(signal.SIGKILL)
+        self.room.wait()
+
     def start_projector(self) -> None:
         """Start a projector once the one before has ended."""
         self.projector = self._program("project", "projector_started")
+
+    def mend(self) -> None:
+        """Start what a test that failed has left ended."""
+        if self.projector.poll() is not None:
+            self.start_projector()
+        if self.room.poll() is not None:
+            self.start_room()
 
     def _program(self, command: str, started: str) -> Forked:
         said = self._folder / f"{command}-{next(self._said)}"
@@ -127,12 +141,24 @@ class Wall:
         return head | ({"subject": operation} if operation else {})
 
     def post(self, event: bytes, side: str = "SI", role: Role = "unit") -> None:
-        """Post a report to the gateway, and see it recorded."""
+        """Post a report to the gateway until it is recorded, as a device does."""
         if (side, role) not in self._senders:
             token = enrolled(self.client, PREFIX, role, side)
             self._senders[side, role] = self._users.enter_context(Sender(self.gateway.address, token))
-        answer = self._senders[side, role].one(event)
-        assert answer.status_code == 201, answer.text
+
+        def answered() -> httpx.Response | None:
+            answer = self._senders[side, role].one(event)
+            return None if answer.status_code == 503 else answer
+
+        answer = wait_for(answered, what="the gateway to take a report")
+        assert answer is not None
+        assert answer.status_code in (200, 201), answer.text
+
+    def late_entry(self, side: str, late_s: int) -> None:
+        """Append a report to a log as if it had been there for a while; nothing newer may be in it."""
+        event = given.apprehension(section=SECTIONS[side], **self._head(side, ""))
+        at = int((datetime.now(UTC) - timedelta(seconds=late_s)).timestamp() * 1_000)
+        self.client.xadd(self.key(side, "log"), {"event": event}, f"{at}-0")
 
     def viewer(self, sides: str = "SI,HR") -> str:
         """Return a new token to look with."""
@@ -189,19 +215,39 @@ class Screen:
         page.add_init_script(_WATCH)
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self._linked = False
+        for event, linked in (("response", True), ("requestfailed", False), ("requestfinished", False)):
+            page.on(event, partial(self._passed, linked=linked))  # type: ignore[call-overload]
 
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.faults.append(message.text)
 
+    def _passed(self, what: Request | Response, *, linked: bool) -> None:
+        if "/api/stream" in what.url:
+            self._linked = linked
+
+    @property
+    def linked(self) -> bool:
+        """Whether the page has a stream open."""
+        assert self.state  # Playwright tells of what happened only while it is asked something
+        return self._linked
+
     def open(self, query: str = "", state: str = "live") -> None:
         """Open a view, and wait until the page is in a state."""
-        self.page.goto(f"{self.wall.address}/{query}")
+        wait_for(lambda: self._answered(query), what="the page")
         self.wait_for_state(state)
+
+    def _answered(self, query: str) -> bool:
+        answer = self.page.goto(f"{self.wall.address}/{query}")
+        return answer is not None and answer.status != 503  # as for a second after the store was away
 
     def wait_for_state(self, state: str) -> None:
         """Wait until the page says how things are."""
-        wait_for(lambda: self.state == state, within_s=15, what=f"the screen to be {state}")
+        try:
+            wait_for(lambda: self.state == state, within_s=15, what=f"the screen to be {state}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says {self.text('body')[:600]}; {self.faults}") from error
 
     @property
     def state(self) -> str:
@@ -246,6 +292,16 @@ class Screen:
         wait_for(
             lambda: self.state == "live" and self.agrees(), within_s=15, what="the numbers of the tallies, and LIVE"
         )
+
+    def wait_for_the_link(self) -> None:
+        """Let the page's time pass until it has a stream again: it pauses before each attempt."""
+
+        def linked() -> bool:
+            if not self.linked:
+                self.page.clock.run_for(500)
+            return self.linked
+
+        wait_for(linked, within_s=15, what="the page to have a stream")
 
     def filtered(self, **fields: str) -> None:
         """Choose from the filters."""

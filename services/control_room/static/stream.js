@@ -50,6 +50,11 @@ export class Stream extends EventTarget {
     if (frozen) this.dispatchEvent(new Event("woken"));
   }
 
+  /** Begin a new connection soon: what waits in this one is old. */
+  again() {
+    this.#retry();
+  }
+
   /** Give up for good. */
   close() {
     clearTimeout(this.#timer);

@@ -3,7 +3,7 @@
 // writes how the link, the store, the projector and the sides are, frozen or not.
 
 import { drawHours } from "./charts.js";
-import { dayAfter, dayStart, health, localDay, ServerClock, Steady } from "./clock.js";
+import { DELAYED_S, dayAfter, dayStart, health, localDay, ServerClock, Steady } from "./clock.js";
 import { find, make, mark, replace, write } from "./dom.js";
 import { Figures } from "./figures.js";
 import { Lists } from "./lists.js";
@@ -88,6 +88,7 @@ function heartbeat({ now, first, sides, ...rest }) {
   if (first) clock.set(now); // a new connection: its first message has not waited anywhere
   connected = true;
   lateMs = clock.heard(now);
+  if (lateMs > DELAYED_S * 1_000) stream.again(); // or it is this machine's clock that went ahead: the same helps
   ({ looked, trouble } = rest);
   lookedS = (Date.parse(now) - Date.parse(looked)) / 1000;
   for (const side of sides) room.about(side);
