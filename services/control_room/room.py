@@ -400,7 +400,7 @@ class RoomSide:
             citizenship=self.side.citizenship,
             generation=self.generation,
             operations=self._operations,
-            cells=self.cells,
+            cells=dict(sorted(self.cells.items())),  # side by side, what is alike compresses by a fifth more
             devices=self._devices,
             hours=Hours(self._book.since, self._book.counts),
             latest=tuple(self._latest),
