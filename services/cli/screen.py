@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.principals import Principal
-from services.cli.server import program_beside
+from services.cli.server import Program, program_beside
 from services.runtime.clock import monotonic, now
 from services.runtime.entropy import new_token
 from services.runtime.errors import UsageError
@@ -29,7 +28,7 @@ LOOK_S: Final = 0.05
 
 
 @contextmanager
-def screen_beside(chosen: Settings, url: str, **changed: str) -> Iterator[subprocess.Popen[str]]:
+def screen_beside(chosen: Settings, url: str, **changed: str) -> Iterator[Program]:
     """Run the control room as a process of its own for as long as this lasts, with some settings changed."""
     changed = {"LOG_LEVEL": "warning", "SCREEN_PORT": str(chosen.screen_port), **changed}
     with program_beside("control-room", url, **changed) as process:
@@ -43,7 +42,7 @@ def free_screen_port(chosen: Settings) -> int:
     return port
 
 
-def say_where(chosen: Settings, token: str, screen: subprocess.Popen[str]) -> None:
+def say_where(chosen: Settings, token: str, screen: Program) -> None:
     """Print the screen's address and a token for it, once it answers; nothing if it ends before."""
     until = monotonic() + ANSWER_S
     while screen.poll() is None and monotonic() < until:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,12 +14,13 @@ from services.cli.command import INTERRUPTED, command, run_async, settings
 from services.cli.gateway import serve_and_say, told_to_end
 from services.cli.output import note
 from services.cli.screen import say_where, screen_beside, viewer_token
-from services.cli.server import kept_running, projector_beside, server_url
-from services.runtime.errors import FieldtallyError
+from services.cli.server import Program, kept_running, program_beside, server_url
+from services.runtime.errors import FieldtallyError, UnreachableError
 from services.runtime.logging import set_up_logging
 from services.runtime.serving import listen
 
 LOOK_S: Final = 0.1
+START_AGAIN_S: Final = 0.5
 
 _INTERRUPTED: Final = (INTERRUPTED, -signal.SIGINT)
 _TOLD_TO_END: Final = (0, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGHUP, *_INTERRUPTED)
@@ -44,10 +44,10 @@ def up() -> int:
         told_to_end(),
         listen(chosen.http_host, chosen.http_port, "HTTP_PORT") as listener,
         server_url(chosen) as url,
-        projector_beside(url, **quiet) as projector,
+        program_beside("project", url, **quiet) as projector,
         screen_beside(chosen, url) as screen,
         kept_running(chosen, logger),
-        _ending_with(projector, screen),
+        _ending_with(projector, screen, start_again=chosen.redis_url is None),
     ):
         token = run_async(viewer_token(chosen, url))
         threading.Thread(target=say_where, args=(chosen, token, screen), daemon=True).start()
@@ -81,12 +81,19 @@ def _exit_code(ended: Mapping[str, int | None], *, interrupted: bool) -> int:
 
 
 @contextmanager
-def _ending_with(*programs: subprocess.Popen[str]) -> Iterator[None]:
-    """End the gateway when one of these ends first: nothing would be counted any more, or nobody would see it."""
+def _ending_with(*programs: Program, start_again: bool) -> Iterator[None]:
+    """End the gateway when one of these ends first: nothing would be counted any more, or nobody would see it.
+
+    With `start_again` one that did not reach the server at its start is started again: the server was just dying, and
+    is being started again too.
+    """
     ending = threading.Event()
 
-    def look(program: subprocess.Popen[str]) -> None:
-        program.wait()
+    def look(program: Program) -> None:
+        while program.wait() == UnreachableError.exit_code and start_again:
+            if ending.wait(START_AGAIN_S):
+                return
+            program.start_again()
         # Not by a signal of the system: one that comes when the gateway has just ended would cut the rest off.
         while not ending.wait(LOOK_S):
             _thread.interrupt_main(signal.SIGTERM)

@@ -167,7 +167,7 @@ def test_a_projector_that_fails_before_the_gateway_serves_is_no_ordinary_end(
     """The gateway is told to end then, and knows of nothing worse."""
 
     @contextmanager
-    def failed(_url: str) -> Iterator[subprocess.Popen[str]]:
+    def failed(_command: str, _url: str, **_: str) -> Iterator[subprocess.Popen[str]]:
         with subprocess.Popen(["sh", "-c", "exit 4"], text=True) as process:
             process.wait()
             yield process
@@ -175,7 +175,7 @@ def test_a_projector_that_fails_before_the_gateway_serves_is_no_ordinary_end(
     def told_to_end(*_: object) -> bool:
         raise SystemExit(0)
 
-    monkeypatch.setattr(commands, "projector_beside", failed)
+    monkeypatch.setattr(commands, "program_beside", failed)
     monkeypatch.setattr(commands, "serve_and_say", told_to_end)
     outcome = cli("up", HTTP_PORT=str(free_port()))
     assert 4 == outcome.code
