@@ -138,7 +138,6 @@ function draw() {
   hours(shown, serverMs);
   positions(shown, serverMs);
   foot(shown);
-  title();
   drawnAt = performance.now();
   restMs = 3 * (drawnAt - began); // a slow PC with a large log spends a quarter of its time here, not all of it
 }
