@@ -1,7 +1,6 @@
 // A Fieldtally client that loses nothing: a report is in IndexedDB before anything else happens, and is sent until the
 // gateway has named it in a receipt. No dependency: copy this file. README.md says what it guarantees and what not.
-const BATCH_TYPE = "application/cloudevents-batch+json";
-const BATCH = 50; // reports in a request
+const [TYPE, BATCH] = ["application/cloudevents-batch+json", 50]; // of a request, and the reports in it
 const NUMBER_MAX = 1_000_000_000; // no device makes so many: a higher number in the log is a fault, or another's
 const LINK = /^#token=([\w-]{43})&source=((\/[A-Z]{2}\/[A-Za-z0-9-]{1,64}\/)[A-Za-z0-9-]{1,64})$/;
 const OUTCOMES = { __proto__: null, recorded: "sent", duplicate: "sent", conflict: "rejected", rejected: "rejected" };
@@ -19,9 +18,11 @@ export function rfc3339(date = new Date()) {
   const iso = (minutes) => new Date(minutes * 60_000).toISOString();
   return iso(date / 60_000 + offset).slice(0, 19) + (offset < 0 ? "-" : "+") + iso(Math.abs(offset)).slice(11, 16);
 }
-
+// In the log, or on its way there, or perhaps: sent before without an answer, or in conflict with what is there.
+const mayBeLogged = ({ state, tried, problem }) => tried > 1 || /sent|pending|conflict/.test([state, problem?.code]);
 const done = (request) => new Promise((resolve, reject) =>
   Object.assign(request, { onsuccess: () => resolve(request.result), onerror: () => reject(request.error) }));
+const inState = (reports, state, most) => done(reports.index("state").getAll(state, most));
 
 /** Dispatches "change" whenever something is different from before, in this tab or in another one. */
 export class Outbox extends EventTarget {
@@ -36,8 +37,7 @@ export class Outbox extends EventTarget {
       for (const field of ["id", "key", "state"]) reports.createIndex(field, field, { unique: field === "id" });
     };
     outbox.#db = await done(request);
-    outbox.#channel = new BroadcastChannel(name);
-    outbox.#channel.onmessage = () => outbox.#wake();
+    Object.assign(outbox.#channel = new BroadcastChannel(name), { onmessage: () => outbox.#wake() });
     addEventListener("online", () => outbox.flush());
     outbox.#wake();
     return outbox;
@@ -64,15 +64,12 @@ export class Outbox extends EventTarget {
     return this.#transact("readwrite", (device, reports) => this.#add(device, reports, content));
   }
 
-  /** Put new data in the place of a report's; resolve to the new id. One that was rejected is reported anew.
-   *  Take a report back: duplicate, did-not-occur, out-of-scope or data-entry-error. A rejected one is let go. */
+  /** Put new data in a report's place, or take it back; resolve to the new id. What is not in the log is let go. */
   async amend(id, data, about) { return this.#revise(id, { ...about, data: structuredClone(data) }); }
   async withdraw(id, reason) { return this.#revise(id, { type: "org.fieldtally.withdrawal.v1", data: { reason } }); }
-
   pending() { return this.#list("pending"); }
   rejected() { return this.#list("rejected"); }
   sent() { return this.#list("sent"); }
-
   /** Who this device is, if the gateway knows it, why sending pauses, which numbers were used (until `dismiss`). */
   async status() {
     const { token, next, ...device } = await this.#transact("readonly", (device) => device);
@@ -108,34 +105,26 @@ export class Outbox extends EventTarget {
   async #add(device, reports, { type, subject, time, amends, revision, data }) {
     if (!device.source) throw new Error("This device has not joined: take its enrolment link first");
     if (device.next > NUMBER_MAX) device.next = 1 + (await done(reports.count())); // no number stops a report
-    const [id, reportno, source, side] = [uuid7(), device.next++, device.source, device.source.slice(1, 3)];
-    const attributes = { specversion: "1.0", type, id, source, reportno, side, subject: subject || undefined };
-    const text = JSON.stringify({ ...attributes, time: time.getTime ? rfc3339(time) : time, amends, revision, data });
-    await done(reports.add({ id, key: amends ?? id, revision: revision ?? 0, state: "pending", text }));
-    return id;
+    const [id, source, at] = [uuid7(), device.source, time.getTime ? rfc3339(time) : time];
+    const head = { specversion: "1.0", type, id, source, reportno: device.next++, side: source.slice(1, 3) };
+    const event = { ...head, subject: subject || undefined, time: at, amends, revision, data };
+    const text = JSON.stringify(event, (_, value) => value?.toWellFormed?.() ?? value); // else it spoils all it is with
+    return done(reports.add({ id, key: amends ?? id, revision: revision ?? 0, state: "pending", text })).then(() => id);
   }
 
-  #revise(id, changes) {
-    return this.#transact("readwrite", async (device, reports) => {
-      const { key } = (await done(reports.index("id").get(id))) ?? {};
-      const versions = key ? await done(reports.index("key").getAll(key)) : [];
-      const rejected = versions.filter(({ state }) => state === "rejected");
-      // In the log, or on its way there, or perhaps: sent before without an answer, or in conflict with what is there.
-      const logged = versions.some((it) => it.tried > 1 || /sent|pending|conflict/.test([it.state, it.problem?.code]));
-      if (!logged && !rejected.length) throw new Error(`Report ${id} is not on this device, or has been replaced`);
-      for (const version of rejected) await done(reports.put({ ...version, state: "replaced" }));
-      const [{ type }, { subject, time }] = [versions[0], versions.at(-1)].map(({ text }) => JSON.parse(text));
-      const revision = 1 + Math.max(...versions.map((version) => version.revision));
-      const content = { type, subject, time, ...changes, ...(logged && { amends: key, revision }) };
-      return logged || !changes.type ? this.#add(device, reports, content) : undefined;
-    });
-  }
-
-  async #list(state) {
-    const found = await this.#transact("readonly", (_, reports) => done(reports.index("state").getAll(state)));
-    return found.map(({ text, ...rest }) => ({ ...rest, event: JSON.parse(text) }));
-  }
-
+  #revise = (id, changes) => this.#transact("readwrite", async (device, reports) => {
+    const versions = await done(reports.index("key").getAll((await done(reports.index("id").get(id)))?.key ?? ""));
+    const rejected = versions.filter(({ state }) => state === "rejected");
+    const logged = versions.some(mayBeLogged);
+    if (!logged && !rejected.length) throw new Error(`Report ${id} is not on this device, or has been replaced`);
+    for (const version of rejected) await done(reports.put({ ...version, state: "replaced" }));
+    const [{ type }, { subject, time }] = [versions[0], versions.at(-1)].map(({ text }) => JSON.parse(text));
+    const revision = 1 + Math.max(...versions.map((version) => version.revision));
+    const content = { type, subject, time, ...changes, ...(logged && { amends: versions[0].key, revision }) };
+    return logged || !changes.type ? this.#add(device, reports, content) : undefined;
+  });
+  #list = async (state) => (await this.#transact("readonly", (_, reports) => inState(reports, state)))
+    .map(({ text, ...rest }) => ({ ...rest, event: JSON.parse(text), mayBeLogged: mayBeLogged(rest) }));
   // One delivery at a time, among all tabs; whoever wakes it meanwhile gets one more after it.
   #wake() {
     this.dispatchEvent(new Event("change"));
@@ -148,26 +137,30 @@ export class Outbox extends EventTarget {
   // One request. What came of it is written down, and whatever is written wakes the next.
   async #deliver() {
     clearTimeout(this.#timer);
-    const read = async (device, reports) => [device, await done(reports.index("state").getAll("pending", this.#most))];
+    if (!navigator.onLine) return; // what is not even tried cannot be in the log; the event "online" wakes us
+    const read = async (device, reports) => [device, await inState(reports, "pending", this.#most)];
     const [device, batch] = await this.#transact("readonly", read);
     const pauseMs = device.pause?.since <= Date.now() ? device.pause.until - Date.now() : 0; // a clock set back ends it
     if (pauseMs > 0) return void (this.#timer = setTimeout(() => this.#wake(), pauseMs));
     if (!batch.length) return !device.token || this.#standing || this.#compareNumbers(device);
-    // Noted before, since no answer may come: what was sent twice may be in the log, whatever is said of it then.
     const mark = (_, reports) => batch.forEach((one) => reports.put(Object.assign(one, { tried: one.tried ? 2 : 1 })));
-    if (batch.some(({ tried }) => !(tried > 1))) await this.#transact("readwrite", mark);
+    if (batch.some(({ tried }) => !(tried > 1))) await this.#transact("readwrite", mark); // before: no answer may come
     const { status, answer, askedMs } = await this.#ask(device, "v1/events", `[${batch.map(({ text }) => text)}]`);
-    const refused = (status === 400 || status === 413) && answer?.code && !answer.retryable;
-    this.#most = refused ? Math.ceil(batch.length / 2) : BATCH; // halved until it is known whose fault it is
-    if (refused && batch.length > 1) return this.#wake();
-    const receipt = refused ? { ...batch[0], status: "rejected", problem: answer } : status === 202 && answer?.results;
+    // One of them may be why, or their length: fewer go together until it works, and who fails alone goes to the back.
+    const [{ order, ...first }, ...others] = batch;
+    this.#most = [0, 400, 413, 500].includes(status) ? Math.ceil(batch.length / 2) : Math.min(this.#most * 2, BATCH);
+    if (others.length && (status === 400 || status === 413)) return this.#wake();
+    const tooLarge = status === 413 && answer?.code === "too-large"; // by the gateway; a proxy's 413 is no receipt
+    const receipt = tooLarge ? { ...first, status: "rejected", problem: answer } : status === 202 && answer?.results;
     await this.#transact("readwrite", async (device, reports) => {
       let settled = 0;
       for (const report of batch) {
         const { status, problem } = [receipt].flat().find((result) => result?.id === report.id) ?? {};
         const state = problem?.retryable ? undefined : OUTCOMES[status];
         if (state) settled += Boolean(await done(reports.put({ ...report, state, problem })));
+        if (state === "rejected" && report.tried > 1) this.#standing = undefined; // to ask whether the log has it
       }
+      if (status && !others.length && !settled) reports.delete(order) && reports.add(first);
       const tries = settled ? 1 : (device.pause?.tries ?? 0) + 1;
       const grownMs = Math.min(this.pausesMs[0] * 2 ** (tries - 1), this.pausesMs[1]) * (0.5 + Math.random() / 2);
       const why = answer?.title ?? (status ? `an answer (${status}) that is no receipt for all` : "no connection");
@@ -176,19 +169,26 @@ export class Outbox extends EventTarget {
     });
   }
 
-  // A device restored from a copy, or installed again, learns which numbers it has used before, and goes on above them.
-  async #compareNumbers({ next, source, ...gateway }) {
-    const { status, answer: log } = await this.#ask(gateway, "v1/devices/me");
+  // Learns which numbers were used, by a device that is installed again, and which rejected ones are not in the log.
+  async #compareNumbers({ source, ...gateway }) {
+    const { status, answer: log, askedMs } = await this.#ask(gateway, "v1/devices/me");
     const known = status === 200 && `/${log?.side}/${log?.unit}/${log?.device}` === source;
-    const to = known && log.missing.reduceRight((top, [from]) => (top > NUMBER_MAX ? from - 1 : top), log.highest);
-    const follow = (device) => Object.assign(device, { used: { from: next, to }, next: Math.max(device.next, to + 1) });
-    if (next <= to && to <= NUMBER_MAX) await this.#transact("readwrite", follow);
-    this.#standing = known ? log : undefined; // not before the numbers are right
-    this.dispatchEvent(new Event("change"));
+    if (!known) return void (this.#timer = setTimeout(() => this.#wake(), Math.max(askedMs, this.pausesMs[1])));
+    const to = log.missing.reduceRight((top, [from]) => (top > NUMBER_MAX ? from - 1 : top), log.highest);
+    await this.#transact("readwrite", async (it, reports) => {
+      if (it.source !== source) return; // somebody has joined anew meanwhile
+      if (it.next <= to && to <= NUMBER_MAX) Object.assign(it, { used: { from: it.next, to }, next: to + 1 });
+      for (const one of await inState(reports, IDBKeyRange.bound("rejected", "replaced"))) {
+        const { source: by, reportno: no } = JSON.parse(one.text);
+        const there = no <= log.highest && !log.missing.some(([from, to]) => from <= no && no <= to);
+        if (by === source && !there) reports.put({ ...one, tried: 1 });
+      }
+      this.#standing = log;
+    });
   }
 
   async #ask({ gateway, token }, path, body) {
-    const headers = { Authorization: `Bearer ${token}`, "Content-Type": BATCH_TYPE, "Fieldtally-Sent": rfc3339() };
+    const headers = { Authorization: `Bearer ${token}`, "Content-Type": TYPE, "Fieldtally-Sent": rfc3339() };
     const how = { method: body ? "POST" : "GET", headers, body, redirect: "error", cache: "no-store" };
     const response = await fetch(gateway + path, { ...how, signal: AbortSignal.timeout(30_000) }).catch(() => null);
     const asked = response?.headers.get("Retry-After") ?? "";

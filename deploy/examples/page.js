@@ -113,7 +113,8 @@ async function show() {
 
 function sentence({ source, pause, known }, waiting, rejected) {
   if (!source) return "Reports can be made once this device has joined";
-  const next = pause ? `: ${pause.why}, next attempt at ${new Date(pause.until).toLocaleTimeString()}` : "";
+  const later = pause ? `: ${pause.why}, next attempt at ${new Date(pause.until).toLocaleTimeString()}` : "";
+  const next = navigator.onLine ? later : ": no connection";
   const settled = known ? "Everything is sent" : "Nothing is waiting; the gateway has not answered yet";
   const refused = rejected ? `${rejected} rejected and not counted: correct or discard below` : "";
   const sending = waiting ? `${waiting} waiting on this device${next}` : "";
@@ -128,14 +129,14 @@ function restored({ from, to }) {
 
 function list(name, reports, count) {
   $(`${name}-count`).textContent = count;
-  const shown = reports.map(({ id }) => id).join();
+  const shown = reports.map(({ id, mayBeLogged }) => [id, mayBeLogged]).join();
   if ($(name).dataset.shown === shown) return; // so that a button in it keeps the focus
   $(name).dataset.shown = shown;
   $(name).replaceChildren(...reports.map(item));
 }
 
 function item(report) {
-  const { id, event, problem, revision } = report;
+  const { id, event, problem, revision, mayBeLogged } = report;
   const row = copy("item");
   const withdrawn = event.type.includes("withdrawal");
   const persons = event.data.persons?.map(({ citizenship, count }) => `${count} ${citizenship}`).join(", ");
@@ -149,10 +150,10 @@ function item(report) {
   row.querySelector(".correct").hidden = !persons;
   row.querySelector(".correct").addEventListener("click", () => correct(report));
   row.querySelector(".withdraw").hidden = withdrawn && !problem;
-  row.querySelector(".withdraw").textContent = problem ? "Discard" : "Take back";
+  row.querySelector(".withdraw").textContent = mayBeLogged ? "Take back" : "Discard";
   row.querySelector(".withdraw").addEventListener("click", (click) => attempt(click, async () => {
-    const asked = problem ? `Discard No. ${event.reportno}? It is not corrected then, and does not count.`
-      : `Take No. ${event.reportno} back, as an error on entry?`;
+    const asked = mayBeLogged ? `Take No. ${event.reportno} back, as an error on entry?`
+      : `Discard No. ${event.reportno}? It is not corrected then, and does not count.`;
     if (!confirm(asked)) return;
     await outbox.withdraw(id, "data-entry-error");
   }));

@@ -454,9 +454,10 @@ def test_pauses_grow_to_a_limit_and_each_has_chance_in_it(field: Field, device: 
 def test_a_link_that_comes_back_ends_a_pause_of_the_devices_own(field: Field, device: str) -> None:
     with field.phone(device) as page:
         page.evaluate("outbox.pausesMs = [3_600_000, 3_600_000]")
-        page.context.set_offline(True)
+        _answers(page, lambda route: route.abort("connectionrefused"))
         page.evaluate("reported(1, 1)")
         wait_for(lambda: _status(page).get("pause"), what="the pause")
+        page.context.set_offline(True)
         page.context.set_offline(False)
         _wait_until_sent(page)
 
@@ -538,8 +539,153 @@ def test_a_rejected_one_whose_first_answer_was_lost_is_amended_and_counts_once(f
     assert 1 == field.tallied(device, "apprehensions")
 
 
-def test_a_report_that_spoils_the_whole_request_is_found_and_the_rest_go_on(field: Field, device: str) -> None:
-    """A text that is no Unicode, which the client would have to look for in every report."""
+_NO_SUCH: Final = "reported(1, 1, { subject: 'NO-SUCH' })"
+
+
+def _the_rejected(page: Page) -> dict[str, Any]:
+    wait_for(lambda: _number(page, "rejected"), what="the rejection")
+    (kept,) = page.evaluate("outbox.rejected()")
+    return dict(kept)
+
+
+def test_what_never_left_the_device_is_let_go_when_it_is_rejected_and_taken_back(field: Field, device: str) -> None:
+    """Offline it is not even tried, so there is nothing to ask the gateway; which would not answer."""
+    with field.phone(device) as page:
+        wait_for(lambda: _status(page)["known"], what="the first look")
+        requests = _answers(page)
+        page.route("**/v1/devices/me", lambda route: route.abort("connectionreset"))
+        page.context.set_offline(True)
+        page.evaluate(_NO_SUCH)
+        for _ in range(3):
+            page.evaluate("outbox.flush()")
+        assert _status(page).get("pause") is None
+        page.context.set_offline(False)
+        kept = _the_rejected(page)
+        assert (False, 1) == (kept["mayBeLogged"], len(requests))
+        page.evaluate("id => outbox.withdraw(id, 'data-entry-error')", kept["id"])
+        assert (0, 0) == (_number(page, "rejected"), _number(page, "pending"))
+
+    assert [] == field.entries(device)
+
+
+def test_what_the_log_has_not_got_is_let_go_once_the_gateway_was_asked(field: Field, device: str) -> None:
+    with field.phone(device) as page:
+        wait_for(lambda: _status(page)["known"], what="the first look")
+        _answers(page, *[lambda route: route.abort("connectionreset")] * 2)
+        page.evaluate(_NO_SUCH)
+        wait_for(lambda: _the_rejected(page)["mayBeLogged"] is False, what="the gateway's word on it")
+        page.evaluate("id => outbox.withdraw(id, 'data-entry-error')", _the_rejected(page)["id"])
+        assert (0, 0) == (_number(page, "rejected"), _number(page, "pending"))
+
+    assert [] == field.entries(device)
+
+
+def test_the_page_offers_to_discard_only_what_is_not_in_the_log(field: Field, device: str) -> None:
+    def conflict(route: Route) -> None:
+        problem = {"code": "conflict", "title": "This report is in the log with other content", "detail": ""}
+        results = [{"id": ident, "status": "conflict", "problem": problem} for ident in _ids(route.request)]
+        _answer(202, json.dumps({"results": results}), "application/json")(route)
+
+    with field.context() as context:
+        page = context.new_page()
+        page.goto(field.origin)
+        page.get_by_label("Enrolment link").fill(field.link(device))
+        page.get_by_role("button", name="Join").click()
+        page.get_by_text("Everything is sent").wait_for()
+        page.route(EVENTS, conflict)
+        _report_on_the_form(page, 1)
+        page.locator("#rejected").get_by_role("button", name="Take back").wait_for()
+        page.unroute(EVENTS)
+        page.get_by_label("Operation").fill("NO-SUCH")
+        _report_on_the_form(page, 2)
+        page.locator("#rejected").get_by_role("button", name="Discard").wait_for()
+
+
+_MALFORMED: Final = json.dumps({"code": "malformed-request", "title": "The request cannot be read", "retryable": False})
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        _answer(413, "<html>413 Request Entity Too Large</html>", "text/html"),
+        _answer(400, _MALFORMED, "application/problem+json"),
+        _answer(500, "", "text/plain"),
+    ],
+    ids=("a proxy's 413", "400", "500"),
+)
+def test_one_that_is_refused_without_being_named_stays_and_the_rest_go_on(
+    field: Field, device: str, refusal: Callable[[Route], None]
+) -> None:
+    with field.phone(device) as page:
+        page.context.set_offline(True)
+        ids = page.evaluate("reported(1, 9)")
+
+        def treat(route: Route) -> None:
+            (refusal if ids[3] in _ids(route.request) else Route.continue_)(route)
+
+        page.route(EVENTS, treat)
+        page.context.set_offline(False)
+        wait_for(lambda: _number(page, "pending") == 1, what="the others to be sent")
+        assert 0 == _number(page, "rejected")
+        assert [1, 2, 3, 5, 6, 7, 8, 9] == sorted(field.counts(device))
+        page.unroute(EVENTS)
+        _wait_until_sent(page)
+
+    assert list(range(1, 10)) == sorted(field.counts(device))
+
+
+def test_a_batch_that_a_proxy_finds_too_long_is_halved_until_it_passes(field: Field, device: str) -> None:
+    with field.phone(device) as page:
+        page.context.set_offline(True)
+        page.evaluate("reported(1, 40)")
+        too_long = _answer(413, "<html>413 Request Entity Too Large</html>", "text/html")
+        sizes = []
+
+        def treat(route: Route) -> None:
+            sizes.append(len(_ids(route.request)))
+            (too_long if sizes[-1] > 10 else Route.continue_)(route)
+
+        page.route(EVENTS, treat)
+        page.context.set_offline(False)
+        _wait_until_sent(page)
+
+    assert [40, 20, 10] == sizes[:3]
+    assert list(range(1, 41)) == field.counts(device)
+
+
+def test_a_single_one_that_is_too_large_is_rejected_on_the_gateways_word(field: Field, device: str) -> None:
+    problem = json.dumps({"code": "too-large", "title": "Too long to be taken", "detail": "", "retryable": False})
+    with field.phone(device) as page:
+        page.context.set_offline(True)
+        ids = page.evaluate("reported(1, 3)")
+
+        def treat(route: Route) -> None:
+            too_large = _answer(413, problem, "application/problem+json")
+            (too_large if ids[1] in _ids(route.request) else Route.continue_)(route)
+
+        page.route(EVENTS, treat)
+        page.context.set_offline(False)
+        _wait_until_sent(page)
+        assert ("too-large", ids[1]) == (_the_rejected(page)["problem"]["code"], _the_rejected(page)["id"])
+
+    assert [1, 3] == field.counts(device)
+
+
+def test_a_look_that_fails_is_made_again(field: Field, device: str) -> None:
+    with field.context() as context:
+        asked: list[Route] = []
+
+        def treat(route: Route) -> None:
+            asked.append(route)
+            (_answer(503, "{}", "application/json") if len(asked) == 1 else Route.continue_)(route)
+
+        context.route("**/v1/devices/me", treat)
+        page = field.tab(context, field.link(device))
+        wait_for(lambda: _status(page)["known"], what="the second look")
+
+
+def test_a_text_that_no_gateway_can_read_spoils_no_other_report(field: Field, device: str) -> None:
+    """One that is no Unicode: the client writes it so that it can be read, and refused by its id."""
     with field.phone(device) as page:
         page.context.set_offline(True)
         page.evaluate("reported(1, 2)")
