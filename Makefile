@@ -34,6 +34,9 @@ check: setup ## Lint, types, layering
 bench: setup ## Measure; prints ratios within one run (takes some minutes)
 	$(VENV)/bin/python tests/bench
 
+screenshots: setup ## Take the pictures of the screen in docs/screenshots anew; needs Chromium
+	$(VENV)/bin/python tests/screenshots.py
+
 pins: ## Pin the dependencies anew, with hashes and without an index address
 	$(VENV)/bin/python -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host \
 		--no-emit-find-links --allow-unsafe --strip-extras --extra dev --no-header --output-file requirements.txt pyproject.toml

@@ -28,7 +28,7 @@ from tests import given, oracle
 from tests.browsers import chromium
 from tests.drills import OwnGateway, _unused_port
 from tests.gateways import Sender, enrolled, recently
-from tests.projectors import Cradle, Forked, environment
+from tests.projectors import Cradle, Forked, environment, log_of
 from tests.servers import OwnServer
 from tests.waiting import wait_for
 
@@ -183,6 +183,10 @@ class Wall:
             rows: Any = self.client.hgetall(self.key(side, f"{self._live(side)}:tallies"))
             found |= {cell.decode(): int(number) for cell, number in rows.items()}
         return {cell: number for cell, number in found.items() if number}
+
+    def log(self, side: str) -> list[tuple[str, dict[bytes, bytes]]]:
+        """Return the entries of a side's log."""
+        return log_of(self.client, PREFIX, side)
 
     def position(self, side: str) -> Position:
         """Return where the stored tallies of a side stand."""
@@ -355,12 +359,15 @@ def log_in(context: BrowserContext, wall: Wall, token: str) -> None:
 
 
 @contextmanager
-def running_wall(folder: Path) -> Iterator[Walls]:
-    """Run a wall and a browser. Without a browser the test is skipped, as `tests.browsers` says."""
+def running_wall(folder: Path, *changes: str) -> Iterator[Walls]:
+    """Run a wall and a browser; `changes` are modules that change something in the wall's processes.
+
+    Without a browser the test is skipped, as `tests.browsers` says.
+    """
     with ExitStack() as users:
         installed = users.enter_context(chromium())
         modules = ("services.cli.control_room", "services.control_room.app", "services.gateway.app", "tests.quick")
-        cradle = users.enter_context(Cradle(*modules))
+        cradle = users.enter_context(Cradle(*modules, *changes))
         wall = Wall(folder, cradle, users)
         browser = installed.kind.launch(**installed.options)
         users.callback(browser.close)

@@ -28,20 +28,23 @@ export class Lists {
     this.lastYear(room, view, serverMs);
   }
 
+  /** On a wall only who was apprehended: the names need the room that the smugglers would take. */
   citizenships(found, names) {
     const { words } = this;
+    const whole = this.most.citizenship === Infinity;
     const count = (counts, measure, side) => counts[measure]?.[side] ?? 0;
     const cells = (name, counts) => [
       name,
       ...names.map((side) => number(words.number(count(counts, "persons", side)))),
       ...(names.length > 1 ? [number(words.number(count(counts, "persons", "")))] : []),
-      number(words.number(count(counts, "smugglers", ""))),
+      ...(whole ? [number(words.number(count(counts, "smugglers", "")))] : []),
     ];
     const order = ([a, left], [b, right]) =>
       count(right, "persons", "") - count(left, "persons", "") ||
       count(right, "smugglers", "") - count(left, "smugglers", "") ||
       words.collator.compare(words.citizenship(a), words.citizenship(b));
-    const rows = limited([...found].sort(order), this.most.citizenship, (rest) => [
+    const told = [...found].filter(([, counts]) => whole || count(counts, "persons", ""));
+    const rows = limited(told.sort(order), this.most.citizenship, (rest) => [
       rest.length,
       merged(rest.map(([, counts]) => counts)),
     ]);
@@ -51,7 +54,7 @@ export class Lists {
       ...(names.length > 1
         ? [number(words.say("total.short"), `${words.say("total")}: ${words.say("measure.persons")}`)]
         : []),
-      number(words.say("smugglers")),
+      ...(whole ? [number(words.say("smugglers"))] : []),
     ];
     fill(
       find("#citizenship table"),

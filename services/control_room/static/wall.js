@@ -18,7 +18,7 @@ const CHECKED_MS = 60_000; // how often the page computes the digest itself
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
 const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
 const ICONS = { connecting: "◌", live: "●", delayed: "◐", lost: "✕", past: "◷", ended: "✕" };
-const MOST_ON_WALL = { citizenship: 11, section: 6, latest: 7, devices: 3 };
+const MOST_ON_WALL = { citizenship: 11, section: 6, latest: 6, devices: 3 };
 const MOST = { citizenship: Infinity, section: Infinity, latest: 30, devices: Infinity };
 
 const steady = new Steady();
@@ -117,7 +117,7 @@ async function check(digest) {
 
 /** Draw at the next frame, or soon: a hidden page has no frames, and its title still tells. */
 function changed() {
-  if (due) return;
+  if (due || frozen) return;
   due = true;
   const work = () => {
     due = false;
