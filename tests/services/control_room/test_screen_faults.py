@@ -62,6 +62,7 @@ def test_a_silent_room_is_said_to_be_delayed_after_10_s_and_lost_after_15_s(wall
         said = silence(screen)
         assert [] == [(age, state) for age, state in said if state not in thresholds(age)]
         assert {"live", "delayed", "lost"} == {state for _, state in said}
+        wait_for(lambda: not screen.linked, what="the page to give up a connection on which nothing comes")
         assert screen.text("#loss").startswith("✕ Link lost since ")
         assert "✕ LOST" in screen.page.title()
         hatched = screen.page.locator("#figures b").first.evaluate(
@@ -181,14 +182,18 @@ def test_a_renderer_that_stood_still_catches_up(walls: Walls, screen: Screen) ->
     screen.wait_until_it_agrees()
 
 
-def test_a_page_that_the_browser_froze_and_thawed_catches_up(walls: Walls, screen: Screen) -> None:
+def test_a_page_that_the_browser_froze_and_thawed_begins_its_stream_anew(walls: Walls, screen: Screen) -> None:
+    """After eight seconds, too, which are no loss yet: what waited in the connection is old."""
+    streams: list[str] = []
+    screen.page.on("request", lambda request: streams.append(request.url))
     wire = screen.page.context.new_cdp_session(screen.page)
     wire.send("Page.setWebLifecycleState", {"state": "frozen"})
     walls.wall.apprehended("")
     walls.wall.wait_until_counted()
-    screen.page.clock.fast_forward("00:30")
+    screen.page.clock.fast_forward("00:08")
     wire.send("Page.setWebLifecycleState", {"state": "active"})
     screen.wait_until_it_agrees()
+    assert 1 == len([url for url in streams if "/api/stream" in url])
 
 
 def test_a_network_that_comes_back_is_used_at_once(walls: Walls, screen: Screen) -> None:
