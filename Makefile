@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench screenshots pins clean
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -33,6 +33,9 @@ check: setup ## Lint, types, layering
 
 bench: setup ## Measure; prints ratios within one run (takes some minutes)
 	$(VENV)/bin/python tests/bench
+
+screenshots: setup ## Take the pictures of the screen in docs/screenshots anew; needs Chromium
+	$(VENV)/bin/python tests/screenshots.py
 
 pins: ## Pin the dependencies anew, with hashes and without an index address
 	$(VENV)/bin/python -m piptools compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host \

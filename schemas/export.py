@@ -94,6 +94,14 @@ class LogEntry(Struct):
 class Change(Struct):
     """One entry of the change feed; its ID is the position of the log that it brings the tallies to."""
 
+    after: Annotated[
+        str,
+        Meta(
+            pattern="^[0-9]+-[0-9]+$",
+            description="The position of the tallies before this change: if it is not the "
+            "reader's own, the reader has missed something and takes a snapshot.",
+        ),
+    ]
     generation: Annotated[
         str, Meta(min_length=1, description="The set of tallies that changed; on another name, take a snapshot.")
     ]
@@ -301,7 +309,11 @@ def _cells(sides: Sequence[Side]) -> dict[str, Any]:
 def _change_example(sides: Sequence[Side]) -> dict[str, str]:
     base = (sides[0], operation_of(sides), "novo-mesto", "2024-03-14")
     cells = {"|".join((*base, "apprehensions", "")): 12, "|".join((*base, "persons", "SYR")): 31}
-    return {"generation": "g1", "cells": json.dumps(cells, separators=(",", ":"))}
+    return {
+        "after": "1710385925000-2",
+        "generation": "g1",
+        "cells": json.dumps(cells, separators=(",", ":")),
+    }
 
 
 def _in_draft_07(schema: Any) -> Any:

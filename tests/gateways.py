@@ -19,8 +19,9 @@ import uvloop
 
 from schemas.http import BATCH_TYPE, EVENT_TYPE
 from schemas.principals import Principal, Role, State
-from services.gateway.app import KEEP_ALIVE_S, GatewayApp
+from services.gateway.app import GatewayApp
 from services.gateway.protocol import LimitedProtocol
+from services.runtime.serving import KEEP_ALIVE_S
 from services.runtime.settings import Settings
 from services.store.principals import token_digest
 from tests import given

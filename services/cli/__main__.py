@@ -29,6 +29,8 @@ COMMANDS: Final = {
     "report": "report:report",
     "project": "project:project",
     "gateway": "gateway:gateway",
+    "control-room": "control_room:control_room",
+    "watch": "watch:watch",
     "tallies": "tallies:tallies",
     "replay": "tallies:replay",
     "audit": "audit:audit",

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from schemas.claims import Claim, Claims, Relation, decode_claims
+from schemas.screen import AuditShown
 from schemas.vocabulary import UNITS
 from services.cli.command import FileName, command, run_async, settings
 from services.cli.output import (
@@ -26,9 +27,10 @@ from services.cli.output import (
     progress,
 )
 from services.cli.selectors import read_value
-from services.cli.server import log_extents, server_url, side_stores
+from services.cli.server import SideStore, log_extents, server_url, side_stores
 from services.replay.audit import Live, Verdict, compare, read_live
 from services.replay.processes import replay_sides
+from services.runtime.clock import now
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
 from services.tally.cells import cell_text
@@ -100,7 +102,23 @@ def audited(chosen: Settings, claims: Claims | None) -> Verdict:
         stops = {live.side.side: [live.position, live.log_end] for live in lives}
         states = replay_sides(chosen, url, stops, lambda: progress("auditing", entries))
         rebuilt = [(at_live, at_end) for at_live, at_end in states.values()]
-        return compare(lives, rebuilt, claims.claims if claims else ())
+        verdict = compare(lives, rebuilt, claims.claims if claims else ())
+        run_async(_note(replace(chosen, redis_url=url), verdict))
+        return verdict
+
+
+async def _note(chosen: Settings, verdict: Verdict) -> None:
+    async with side_stores(chosen) as stores:
+        await note_agreement(stores, verdict)
+
+
+async def note_agreement(stores: Iterable[SideStore], verdict: Verdict) -> None:
+    """Tell the screens of each side that was found to agree."""
+    for store in stores:
+        side = store.side.side
+        if side in verdict.agreed:
+            position, digest = verdict.live_position[side], verdict.live_digest[side]
+            await store.store.note_audit(AuditShown(position, digest, now()))
 
 
 async def _lives(chosen: Settings) -> list[Live]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,9 +23,10 @@ from rich.table import Table
 
 from schemas.claims import Claims, decode_claims
 from schemas.vocabulary import UNITS
-from services.cli.audit import print_verdict
+from services.cli.audit import note_agreement, print_verdict
 from services.cli.command import Number, Whole, command, run_async, settings
-from services.cli.server import SideStore, projector_beside, side_stores
+from services.cli.screen import free_screen_port, say_where, screen_beside, viewer_token
+from services.cli.server import Program, SideStore, program_beside, side_stores
 from services.cli.simulate import publish
 from services.cli.tallies import live_state
 from services.replay.audit import Verdict, audit, join, terms
@@ -80,11 +80,15 @@ def demo(*, leave: bool, seconds: float, seed: int) -> int:
         signal.signal(number, _interrupt)
     chosen = replace(settings(), sides=read_settings({}).sides)  # its two sides, whichever are set
     with _folder() as folder, embedded_server(folder) as url:
-        chosen = replace(chosen, redis_url=url)
-        with projector_beside(url, SIDES="", LOG_LEVEL="warning") as projector:
+        chosen = replace(chosen, redis_url=url, data_dir=folder, screen_port=free_screen_port(chosen))
+        with (
+            program_beside("project", url, SIDES="", LOG_LEVEL="warning") as projector,
+            screen_beside(chosen, url, SIDES="") as screen,
+        ):
+            say_where(chosen, run_async(viewer_token(chosen, url)), screen)
             code = run_async(_demo(chosen, joint_operation(seed), seconds, projector))
             if sys.stdout.isatty() and not leave:
-                print("\nThe log stays open. In another terminal:")
+                print(f"\nThe screen stays on {chosen.screen_address}, and the log open. In another terminal:")
                 print(f"FIELDTALLY_REDIS_URL={url} {sys.argv[0]} tallies --by day,measure")
                 print("Ctrl-C ends.")
                 projector.wait()
@@ -109,9 +113,7 @@ def _folder() -> Iterator[Path]:
             time.sleep(REMOVAL_PAUSE_S)
 
 
-async def _demo(
-    chosen: Settings, submissions: Sequence[Submission], seconds: float, projector: subprocess.Popen[str]
-) -> int:
+async def _demo(chosen: Settings, submissions: Sequence[Submission], seconds: float, projector: Program) -> int:
     async with side_stores(chosen) as stores:
         print(f"Joint operation {OPERATION}: {len(submissions)} submissions of both sides, three days in {seconds:g} s")
         reporting = asyncio.create_task(_report(stores, submissions, seconds))
@@ -124,6 +126,7 @@ async def _demo(
         claims = decode_claims(files("services.simulator").joinpath("press_release.toml").read_bytes())
         live = [await live_state(store) for store in stores]
         verdict = await audit([store.audited() for store in stores], claims.claims)
+        await note_agreement(stores, verdict)
         live_digest = state_digest(join(live))
         print(f"live:    position {', '.join(f'{state.side} {state.checkpoint.position}' for state in live)}")
         print(f"live:    digest {live_digest}")
@@ -163,7 +166,7 @@ async def _show(
     stores: Sequence[SideStore],
     submissions: Sequence[Submission],
     seconds: float,
-    projector: subprocess.Popen[str],
+    projector: Program,
 ) -> None:
     """Show the live tallies as they change, until they hold every submission."""
     loop = asyncio.get_running_loop()
@@ -186,7 +189,7 @@ async def _show(
             if entries >= len(submissions):
                 return
             if projector.poll() is not None:
-                raise FieldtallyError(f"the projector has ended (exit {projector.returncode}): run `fieldtally doctor`")
+                raise FieldtallyError(f"the projector has ended (exit {projector.poll()}): run `fieldtally doctor`")
             if passed > seconds + CATCH_UP_S:
                 raise FieldtallyError(f"the projector is at entry {entries} of {len(submissions)} and gets no further")
             await asyncio.sleep(REFRESH_S if picture else min(LINE_S, max(seconds - passed, 0.1)))

@@ -72,9 +72,9 @@ _qr_option = click.option(
 
 @group("devices", "devices enrol SI-MP-07", "devices list", "devices revoke SI-MP-07/9f3c2a")
 def devices() -> None:
-    """Give units, desks and viewers their tokens, and take them back.
+    """Give units, desks and viewers their tokens.
 
-    A token is shown once, when it is made; only its SHA-256 is stored.
+    They are taken back here too. A token is shown once, when it is made; only its SHA-256 is stored.
     """
 
 

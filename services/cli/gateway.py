@@ -17,8 +17,9 @@ from structlog.typing import FilteringBoundLogger
 from services.cli.command import INTERRUPTED, command, settings
 from services.cli.output import note
 from services.cli.server import kept_running, server_url
-from services.gateway.app import listen, serve
+from services.gateway.app import serve
 from services.runtime.logging import set_up_logging
+from services.runtime.serving import listen
 from services.runtime.settings import Settings
 
 
@@ -34,7 +35,7 @@ def gateway() -> int:
     logger = set_up_logging(chosen.log_format, chosen.log_level)
     with (
         told_to_end(),
-        listen(chosen.http_host, chosen.http_port) as listener,
+        listen(chosen.http_host, chosen.http_port, "HTTP_PORT") as listener,
         server_url(chosen) as url,
         kept_running(chosen, logger),
     ):
@@ -59,7 +60,7 @@ def told_to_end() -> Iterator[None]:
 def serve_and_say(chosen: Settings, url: str, logger: FilteringBoundLogger, listener: socket.socket, ends: str) -> bool:
     """Serve until told to end, and say where, once it does; return whether Ctrl-C ended it."""
     where = f"gateway on {chosen.http_address}, described at {chosen.http_address}/docs; {ends}"
-    threading.Thread(target=_say_when_it_serves, args=(listener.getsockname(), where), daemon=True).start()
+    threading.Thread(target=say_when_it_serves, args=(listener.getsockname(), where), daemon=True).start()
     try:
         return serve(chosen, url, logger, listener)
     finally:
@@ -67,7 +68,8 @@ def serve_and_say(chosen: Settings, url: str, logger: FilteringBoundLogger, list
         signal.signal(signal.SIGTERM, _go_on)
 
 
-def _say_when_it_serves(address: tuple[str, int], where: str) -> None:
+def say_when_it_serves(address: tuple[str, int], where: str) -> None:
+    """Tell a person where it serves, once it does."""
     # The socket listens already: one question waits there until it is answered, or refused by a gateway that fails.
     connection = http.client.HTTPConnection(address[0], address[1])
     with suppress(OSError, http.client.HTTPException):

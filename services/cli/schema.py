@@ -34,7 +34,7 @@ DOCUMENTS: Final[dict[str, Callable[[], bytes]]] = {"events": _events, "openapi"
 
 @group("schema", "schema export")
 def schema() -> None:
-    """The event types, the gateway and the streams, for other programs."""
+    """Describe events, gateway and streams for other programs."""
 
 
 @command(

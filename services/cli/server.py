@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, NamedTuple
 
@@ -68,31 +69,66 @@ def kept_running(settings: Settings, logger: FilteringBoundLogger) -> Iterator[N
             yield
 
 
+class Program:
+    """One of our commands as a process of its own, which can be started again until it is told to end."""
+
+    def __init__(self, command: str, url: str, changed: Mapping[str, str]) -> None:
+        self._command = command
+        self._environment = os.environ | {
+            f"{ENV_PREFIX}{name}": text for name, text in ({"REDIS_URL": url} | dict(changed)).items()
+        }
+        self._lock = threading.Lock()
+        self._ended = False
+        self._process = self._start()
+
+    def poll(self) -> int | None:
+        """Return its exit code, None while it runs."""
+        return self._process.poll()
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit code."""
+        return self._process.wait()
+
+    def start_again(self) -> None:
+        """Start it again once it has ended, unless it was told to."""
+        with self._lock:
+            if not self._ended:
+                self._process = self._start()
+
+    def end(self) -> None:
+        """Have it end, and wait for that."""
+        with self._lock:
+            self._ended = True
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            note(f"`{self._command}` did not end when asked; ending it")
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # noqa: S603  # the program is this very Python, and no shell reads the words
+            [sys.executable, "-m", "services.cli", self._command],
+            env=self._environment,
+            text=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509  # it only asks the kernel, whatever threads there are
+        )
+
+
 @contextmanager
-def projector_beside(url: str, **changed: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a projector as a process of its own for as long as this lasts, with some settings changed."""
-    environment = os.environ | {f"{ENV_PREFIX}{name}": text for name, text in ({"REDIS_URL": url} | changed).items()}
+def program_beside(command: str, url: str, **changed: str) -> Iterator[Program]:
+    """Run one of our commands as a process of its own for as long as this lasts, with some settings changed."""
     # Ctrl-C in the terminal is for us, and we end it: what is ignored now, it ignores until it can handle it.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "project"],  # our own program
-            env=environment,
-            text=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509  # there is no thread yet, and it only asks the kernel
-        )
+        program = Program(command, url, changed)
     finally:
         signal.signal(signal.SIGINT, handler)
     try:
-        yield process
+        yield program
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            note("the projector did not end when asked; ending it")
-            process.kill()
-            process.wait()
+        program.end()
 
 
 @asynccontextmanager

@@ -1,25 +1,26 @@
-"""`up`: everything in one go, for a first look and for one machine: the server, the projector, the gateway."""
+"""`up`: everything in one go, for a first look and for one machine: server, projector, gateway, screen."""
 
 from __future__ import annotations
 
 import _thread
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from services.cli.command import INTERRUPTED, command, settings
+from services.cli.command import INTERRUPTED, command, run_async, settings
 from services.cli.gateway import serve_and_say, told_to_end
 from services.cli.output import note
-from services.cli.server import kept_running, projector_beside, server_url
-from services.gateway.app import listen
-from services.runtime.errors import FieldtallyError
+from services.cli.screen import say_where, screen_beside, viewer_token
+from services.cli.server import Program, kept_running, program_beside, server_url
+from services.runtime.errors import FieldtallyError, UnreachableError
 from services.runtime.logging import set_up_logging
+from services.runtime.serving import listen
 
 LOOK_S: Final = 0.1
+START_AGAIN_S: Final = 0.5
 
 _INTERRUPTED: Final = (INTERRUPTED, -signal.SIGINT)
 _TOLD_TO_END: Final = (0, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGHUP, *_INTERRUPTED)
@@ -28,10 +29,12 @@ _TOLD_TO_END: Final = (0, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGHUP,
 
 @command("up", "up")
 def up() -> int:
-    """Run the embedded server, the projector and the gateway.
+    """Run everything on this machine in one go.
 
-    With FIELDTALLY_REDIS_URL it uses that server instead. Everything ends with it; in earnest, run `project` and
-    `gateway` under a process manager (see deploy/). Should the projector fail, this ends with its exit code.
+    That is the embedded server, or that of FIELDTALLY_REDIS_URL, the projector, the gateway and the screen. The
+    screen's address is printed with a viewer token, which stays the same as long as the data folder is there.
+    Everything ends with it; in earnest, run `project`, `gateway` and `control-room` under a process manager (see
+    deploy/). Should one of them fail, this ends with its exit code.
     """
     chosen = settings()
     logger = set_up_logging(chosen.log_format, chosen.log_level)
@@ -39,12 +42,15 @@ def up() -> int:
     quiet = {"LOG_LEVEL": "warning"} if sys.stderr.isatty() and chosen.log_level == "info" else {}
     with (
         told_to_end(),
-        listen(chosen.http_host, chosen.http_port) as listener,
+        listen(chosen.http_host, chosen.http_port, "HTTP_PORT") as listener,
         server_url(chosen) as url,
-        projector_beside(url, **quiet) as projector,
+        program_beside("project", url, **quiet) as projector,
+        screen_beside(chosen, url) as screen,
         kept_running(chosen, logger),
-        _ending_with(projector),
+        _ending_with(projector, screen, start_again=chosen.redis_url is None),
     ):
+        token = run_async(viewer_token(chosen, url))
+        threading.Thread(target=say_where, args=(chosen, token, screen), daemon=True).start()
         try:
             interrupted = serve_and_say(
                 chosen, url, logger, listener,
@@ -53,37 +59,47 @@ def up() -> int:
         except SystemExit as end:
             if end.code:
                 raise
-            interrupted = False  # told to end before it served, perhaps because the projector has ended
-        return _exit_code(projector.poll(), interrupted=interrupted)
+            interrupted = False  # told to end before it served, perhaps because one beside it has ended
+        ended = {"the projector": projector.poll(), "the control room": screen.poll()}
+        return _exit_code(ended, interrupted=interrupted)
 
 
-def _exit_code(projector: int | None, *, interrupted: bool) -> int:
-    """Return what `up` ends with when the gateway has ended and the projector has, with that code, or has not yet."""
-    if interrupted or projector in _INTERRUPTED:
+def _exit_code(ended: Mapping[str, int | None], *, interrupted: bool) -> int:
+    """Return what `up` ends with when the gateway has ended, and those beside it have with these codes, or not yet."""
+    if interrupted or any(code in _INTERRUPTED for code in ended.values()):
         return INTERRUPTED
-    if projector is None or projector in _TOLD_TO_END:
-        return 0
-    if projector < 0:
-        raise FieldtallyError(
-            f"the projector was ended by {signal.Signals(-projector).name}: run `fieldtally doctor`, then "
-            "`fieldtally up` again"
-        )
-    note(f"the projector has ended (exit {projector}) and nothing would be counted any more: it says why above")
-    return projector
+    for name, code in ended.items():
+        if code is None or code in _TOLD_TO_END:
+            continue
+        if code < 0:
+            raise FieldtallyError(
+                f"{name} was ended by {signal.Signals(-code).name}: run `fieldtally doctor`, then `fieldtally up` again"
+            )
+        note(f"{name} has ended (exit {code}), and so does everything: it says why above")
+        return code
+    return 0
 
 
 @contextmanager
-def _ending_with(projector: subprocess.Popen[str]) -> Iterator[None]:
-    """End the gateway when the projector ends first: nothing would be counted any more."""
+def _ending_with(*programs: Program, start_again: bool) -> Iterator[None]:
+    """End the gateway when one of these ends first: nothing would be counted any more, or nobody would see it.
+
+    With `start_again` one that did not reach the server at its start is started again: the server was just dying, and
+    is being started again too.
+    """
     ending = threading.Event()
 
-    def look() -> None:
-        projector.wait()
+    def look(program: Program) -> None:
+        while program.wait() == UnreachableError.exit_code and start_again:
+            if ending.wait(START_AGAIN_S):
+                return
+            program.start_again()
         # Not by a signal of the system: one that comes when the gateway has just ended would cut the rest off.
         while not ending.wait(LOOK_S):
             _thread.interrupt_main(signal.SIGTERM)
 
-    threading.Thread(target=look, daemon=True).start()
+    for program in programs:
+        threading.Thread(target=look, args=(program,), daemon=True).start()
     try:
         yield
     finally:

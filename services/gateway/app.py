@@ -6,16 +6,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from contextlib import ExitStack
+from functools import partial
+from typing import Final
 
-import uvicorn
-import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from services.gateway.docs import DOCS_CSS, docs_page
@@ -28,8 +24,10 @@ from services.runtime.clock import monotonic, now
 from services.runtime.collector import calm_collector
 from services.runtime.embedded import embedded_server
 from services.runtime.ending import end
-from services.runtime.errors import FieldtallyError, UsageError
+from services.runtime.errors import FieldtallyError
 from services.runtime.logging import set_up_logging
+from services.runtime.serving import Application
+from services.runtime.serving import serve as serve_application
 from services.runtime.settings import Settings, SideSettings, hide_password, read_settings
 from services.store.connection import check_server, connect, refusing_writes
 from services.store.door import RedisDoor
@@ -39,18 +37,16 @@ from services.store.log import RedisLog
 from services.store.principals import RedisPrincipals
 
 LOOK_S: Final = 0.5
-KEEP_ALIVE_S: Final = 60
 SHUTDOWN_S: Final = 10
-BACKLOG: Final = 512
 DOORS: Final = 2
 """Turns of a side at once: the gateway works on one while the disk works on the other. More only make them smaller."""
 
 
-class GatewayApp:
+class GatewayApp(Application):
     """The ASGI application with what lives as long as it does: the connection, and the looks at each side."""
 
     def __init__(self, settings: Settings, url: str, logger: FilteringBoundLogger) -> None:
-        self.failure: FieldtallyError | None = None
+        super().__init__()
         self._url = url
         self._logger = logger
         self._client = connect(url)
@@ -76,38 +72,24 @@ class GatewayApp:
             settings.lag_limit,
         )
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request, or start and stop with the server."""
-        if scope["type"] != "lifespan":
-            await self.http(scope, receive, send)
-            return
-        await receive()
-        try:
-            await self._start()
-        except FieldtallyError as error:
-            self.failure = error
-            await send({"type": "lifespan.startup.failed", "message": f"fieldtally: {error}"})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Connect, and begin to look."""
         await check_server(self._client, self._url)
         await self._look()
         calm_collector()
         self._watching = asyncio.create_task(self._watch())
         self._logger.info("gateway_started", sides=list(self.gateway.sides), server=hide_password(self._url))
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """Look no more, and give up the connections."""
         if self._watching:
             await end(self._watching)
         for side in self.gateway.sides.values():
             await side.close()
         await self._client.aclose()
         self.gateway.write_answered()
-        self._logger.info("gateway_stopped")
+        if self._watching:
+            self._logger.info("gateway_stopped")
 
     async def _look(self) -> None:
         await asyncio.gather(*(side.look() for side in self.gateway.sides.values()))
@@ -130,39 +112,6 @@ class GatewayApp:
             away = failure is not None
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn that ends with its own exit code: the usual one kills itself once more with the signal it was sent."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
-        return signal.SIGINT in self._captured_signals
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; UsageError if it cannot."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        number: int = getattr(error, "errno", None) or 0
-        why = os.strerror(number) if number in errno.errorcode else "no such address"
-        raise UsageError(
-            f"cannot listen on {host} port {port}: {why}; set FIELDTALLY_HTTP_HOST or FIELDTALLY_HTTP_PORT"
-        ) from error
-
-
 def serve(settings: Settings, url: str, logger: FilteringBoundLogger, listener: socket.socket) -> bool:
     """Serve on a listening socket until SIGTERM or Ctrl-C; return whether it was the latter.
 
@@ -170,33 +119,10 @@ def serve(settings: Settings, url: str, logger: FilteringBoundLogger, listener: 
         UnreachableError: the server did not answer at the start. Later that is 503 to those who ask.
 
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, url, logger, listener))
-
-
-async def _serve(settings: Settings, url: str, logger: FilteringBoundLogger, listener: socket.socket) -> bool:
-    app = GatewayApp(settings, url, logger)
-    config = uvicorn.Config(
-        app,
-        http=LimitedProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=SHUTDOWN_S,
+    make = partial(GatewayApp, settings, url, logger)
+    return serve_application(
+        make, listener, http=LimitedProtocol, proxy_headers=False, timeout_graceful_shutdown=SHUTDOWN_S
     )
-    server = _Server(config)
-    try:
-        await server.serve(sockets=[listener])
-    except SystemExit:  # what uvicorn makes of an application that did not start
-        if app.failure:
-            raise app.failure from None
-        raise
-    return server.interrupted
 
 
 def _pages(settings: Settings) -> Pages:

@@ -199,7 +199,8 @@ class GatewaySide:
         about = [event for event in events if isinstance(event, OperationOpened | OperationClosed | Withdrawal)]
         keys = list(dict.fromkeys(identity_of(event)[0] for event in about))
         async with self._looking:
-            newest = await self._glance.revisions(seen.generation, keys)
+            indexed = await self._glance.index(seen.generation, keys)
+        newest = {key: entry.revision for key, entry in indexed.items()}
         operations: Mapping[str, Operation] = seen.operations
         for event in about:
             key, revision = identity_of(event)

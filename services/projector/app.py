@@ -12,11 +12,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from faststream import FastStream
-from faststream.redis import RedisBroker, StreamSub
-from faststream.redis.message import FAKE_CONSUMER, RedisBatchStreamMessage
 from structlog.typing import FilteringBoundLogger
 
 from schemas.vocabulary import Position
@@ -28,14 +26,14 @@ from services.runtime.errors import FieldtallyError
 from services.runtime.logging import set_up_logging
 from services.runtime.settings import Settings, read_settings
 from services.runtime.standard import put_in_order
-from services.store.connection import TIMEOUT_S, check_server, connect, in_words, patient_retry
+from services.store.connection import check_server, connect, in_words
 from services.store.contract import Entry
 from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
+from services.store.subscription import reading_broker, subscribe
 from services.store.tally_store import RedisTallyStore
 
 BATCH_MAX: Final = 4_000
-POLL_MS: Final = 1_000  # below the client's socket timeout, or an idle read would look like a dead server
 CHECK_S: Final = 1.0
 
 
@@ -68,13 +66,7 @@ class Projector:
             )
             for side in settings.sides
         ]
-        self._broker = RedisBroker(
-            f"{url}{'&' if '?' in url else '?'}protocol=2",
-            socket_timeout=TIMEOUT_S,
-            retry=patient_retry(url, growing_pause_s, self._say_waiting),
-            logger=cast("Any", None),  # typed as required, documented as optional
-            apply_types=False,
-        )
+        self._broker = reading_broker(url, growing_pause_s, self._say_waiting)
         self._followers = [self._subscribe(partition, settings.prefix) for partition in self.partitions]
         # On shutdown, before the broker waits for its handlers: one that pauses must not pause to the end.
         self.app = FastStream(
@@ -100,29 +92,11 @@ class Projector:
         return all(reached(partition, self.targets[partition.side.side]) for partition in self.partitions)
 
     def _subscribe(self, partition: Partition, prefix: str) -> Follower:
-        keys = PartitionKeys(prefix, partition.side.side)
-        subscriber = self._broker.subscriber(
-            stream=StreamSub(keys.log, batch=True, max_records=BATCH_MAX, polling_interval=POLL_MS, last_id="0"),
-            parser=_raw_batch,
-            decoder=_undecoded,
-        )
-        follower = Follower(
-            partition,
-            cast("Any", subscriber),
-            self._logger,
-            on_progress=self._progressed,
-            on_damage=self._stop_damaged,
-        )
+        async def deliver(entries: list[Entry]) -> None:
+            await follower.deliver(entries)
 
-        # Exactly one parameter: with a second one FastStream unpacks the batch.
-        async def deliver(batch: RedisBatchStreamMessage) -> None:
-            ids = batch.raw_message["message_ids"]
-            fields = cast("list[dict[bytes, bytes]]", batch.body)
-            await follower.deliver(
-                [Entry(Position(entry_id.decode()), entry) for entry_id, entry in zip(ids, fields, strict=True)]
-            )
-
-        subscriber(deliver)
+        reader = subscribe(self._broker, PartitionKeys(prefix, partition.side.side).log, BATCH_MAX, deliver)
+        follower = Follower(partition, reader, self._logger, on_progress=self._progressed, on_damage=self._stop_damaged)
         return follower
 
     @asynccontextmanager
@@ -179,22 +153,6 @@ class Projector:
 
     def _say_waiting(self, reason: str, wait_s: float) -> None:
         self._logger.warning("waiting", reason=reason, wait_s=round(wait_s, 1))
-
-
-async def _raw_batch(message: Any) -> RedisBatchStreamMessage:
-    """Hand the entries on as they stand in the stream: FastStream's own parser would unwrap a field called `data`."""
-    return RedisBatchStreamMessage(
-        raw_message=message,
-        body=message["data"],
-        message_id=message["message_ids"][0].decode(),
-        correlation_id=message["message_ids"][0].decode(),
-        consumer=FAKE_CONSUMER,
-        group=None,
-    )
-
-
-async def _undecoded(message: RedisBatchStreamMessage) -> RedisBatchStreamMessage:
-    return message
 
 
 def __getattr__(name: str) -> FastStream:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -16,6 +16,7 @@ from schemas.vocabulary import Position, order
 from services.projector.partition import Partition
 from services.runtime.errors import DamagedLogError, FaultError, FieldtallyError, UsageError
 from services.store.contract import Entry
+from services.store.subscription import Reader
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 15.0
@@ -24,12 +25,6 @@ LONGEST_PAUSE_S: Final = 15.0
 def growing_pause_s(failures: int) -> float:
     """Return how long to wait after so many failures in a row: doubling from 0.1 s to 15 s."""
     return min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 30), LONGEST_PAUSE_S)
-
-
-class Reader(Protocol):
-    """What is needed of a subscriber: the position after which it reads next."""
-
-    last_id: str
 
 
 class Follower:

@@ -30,12 +30,16 @@ class Audited(NamedTuple):
 
 
 class Verdict(Struct, frozen=True):
-    """What an audit found. `position` and `digest` are those of the rebuilt tallies, at the log's end."""
+    """What an audit found. `position` and `digest` are those of the rebuilt tallies, at the log's end.
+
+    `live_position` and `live_digest` are those of each side's live tallies.
+    """
 
     position: dict[Side, Position]
     digest: str
     live_position: dict[Side, Position]
     entries_behind: dict[Side, int]
+    live_digest: dict[Side, str]
     differences: list[Difference]
     findings: list[Finding]
 
@@ -43,6 +47,12 @@ class Verdict(Struct, frozen=True):
     def live_equals_rebuilt(self) -> bool:
         """Whether the live tallies equal the rebuilt ones, each side at the position the live ones had reached."""
         return not self.differences
+
+    @property
+    def agreed(self) -> list[Side]:
+        """The sides whose live tallies equal the rebuilt ones."""
+        differing = {difference.cell[0] for difference in self.differences}
+        return [side for side in self.live_position if side not in differing]
 
     @property
     def clean(self) -> bool:
@@ -99,6 +109,7 @@ def compare(lives: Sequence[Live], rebuilt: Sequence[tuple[State, State]], claim
         entries_behind={
             at_end.side: at_end.checkpoint.entries - at_live.checkpoint.entries for at_live, at_end in rebuilt
         },
+        live_digest={live.side.side: state_digest(live.tallies) for live in lives},
         differences=[
             difference
             for live, (at_live, _) in zip(lives, rebuilt, strict=True)

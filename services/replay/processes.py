@@ -29,6 +29,15 @@ def replay_sides(
     return dict(zip(stops, run_forked(works, show), strict=True))
 
 
+def rebuild_sides(settings: Settings, url: str, stops: Mapping[Side, Position]) -> dict[Side, State]:
+    """Return each side's state at one position, one side after the other, in this process."""
+    return {
+        side.side: asyncio.run(_states(settings.prefix, url, side, [stops[side.side]], lambda _: None))[0]
+        for side in settings.sides
+        if side.side in stops
+    }
+
+
 def _replay(prefix: str, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance) -> list[State]:
     calm_collector()
     return asyncio.run(_states(prefix, url, side, stops, advance))

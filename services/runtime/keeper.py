@@ -21,6 +21,8 @@ from contextlib import suppress
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
+# Looked up here: it is called between fork and exec, where nothing may wait for a lock of a thread that is not there.
+_libc = ctypes.CDLL(None)
 
 
 def keep(keeper_lock: int, server_lock: int, command: list[str]) -> NoReturn:
@@ -57,7 +59,7 @@ def keep(keeper_lock: int, server_lock: int, command: list[str]) -> NoReturn:
 def end_with_parent() -> None:
     """Have this process ended by SIGTERM when its parent ends, however that ends; only Linux can do it."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _stop_when_unused(users_lock: int, server: int) -> None:

@@ -42,6 +42,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     prefix: str
     http_host: str
     http_port: int
+    screen_port: int
     http_origins: tuple[str, ...]
     rate_limit: int
     lag_limit: int
@@ -51,8 +52,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def http_address(self) -> str:
         """The address of the gateway, as a browser takes it."""
+        return self._address(self.http_port)
+
+    @property
+    def screen_address(self) -> str:
+        """The address of the control-room screen, as a browser takes it."""
+        return self._address(self.screen_port)
+
+    def _address(self, port: int) -> str:
         host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
-        return f"http://{host}:{self.http_port}"
+        return f"http://{host}:{port}"
 
     def side(self, name: str) -> SideSettings:
         """Return the settings of a side; UsageError names the configured ones."""
@@ -72,7 +81,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         sides=_sides(value["SIDES"]),
         prefix=_prefix(value["PREFIX"]),
         http_host=value["HTTP_HOST"],
-        http_port=_port(value["HTTP_PORT"]),
+        http_port=_port("HTTP_PORT", value["HTTP_PORT"]),
+        screen_port=_port("SCREEN_PORT", value["SCREEN_PORT"]),
         http_origins=_origins(value["HTTP_ORIGINS"]),
         rate_limit=_whole("RATE_LIMIT", value["RATE_LIMIT"]),
         lag_limit=_whole("LAG_LIMIT", value["LAG_LIMIT"]),
@@ -105,6 +115,7 @@ _DEFAULTS: Final = {
     "PREFIX": "ft",
     "HTTP_HOST": "127.0.0.1",
     "HTTP_PORT": "8080",
+    "SCREEN_PORT": "8081",
     "HTTP_ORIGINS": "",
     "RATE_LIMIT": "200",
     "LAG_LIMIT": "10000",
@@ -174,9 +185,9 @@ def _prefix(text: str) -> str:
     return text
 
 
-def _port(text: str) -> int:
+def _port(name: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
-        raise UsageError(f"{ENV_PREFIX}HTTP_PORT {text!r}: a number from 1 to 65535")
+        raise UsageError(f"{ENV_PREFIX}{name} {text!r}: a number from 1 to 65535")
     return int(text)
 
 

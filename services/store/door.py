@@ -11,7 +11,7 @@ from schemas.vocabulary import Position
 from services.store.connection import Client, in_words
 from services.store.contract import Entry
 from services.store.exchange import Exchange
-from services.store.index_entry import IndexEntry, unpack, unpack_position
+from services.store.index_entry import IndexEntry, unpack, unpack_amendment
 from services.store.keys import PartitionKeys
 from services.tally.fold import Key
 
@@ -44,7 +44,9 @@ class RedisDoor:
         index, amendments, length = answers
         return Known(
             index={name: unpack(packed) for name, packed in zip(names, index, strict=True) if packed},
-            amendments={name: unpack_position(at) for name, at in zip(names, amendments, strict=True) if at},
+            amendments={
+                name: unpack_amendment(one).position for name, one in zip(names, amendments, strict=True) if one
+            },
             length=length,
         )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from schemas.vocabulary import Position
-from services.tally.fold import Version
+from services.tally.fold import Amendment, Version
 
 _MS_BYTES = 6
 _FAR = b"\xff" * _MS_BYTES
@@ -42,7 +42,7 @@ def pack(position: Position, revision: int, *, original_missing: bool, original:
     if revision:
         packed += _varint(revision << 1 | original_missing)
         if original:
-            packed += pack_position(original)
+            packed += _position(original)
     return packed
 
 
@@ -56,15 +56,15 @@ def pack_version(version: Version) -> bytes:
     )
 
 
-def pack_position(position: Position) -> bytes:
-    """Write a position alone."""
-    milliseconds, _, sequence = position.partition("-")
-    return _milliseconds(int(milliseconds)) + _varint(int(sequence))
+def pack_amendment(amendment: Amendment) -> bytes:
+    """Write where an amendment stands: its position and, if it replaced something, that one's."""
+    return _position(amendment.position) + (_position(amendment.replaced) if amendment.replaced else b"")
 
 
-def unpack_position(packed: bytes) -> Position:
-    """Read what `pack_position` wrote."""
-    return _read_position(packed, 0)[0]
+def unpack_amendment(packed: bytes) -> Amendment:
+    """Read what `pack_amendment` wrote."""
+    position, at = _read_position(packed, 0)
+    return Amendment(position, _read_position(packed, at)[0] if at < len(packed) else None)
 
 
 def unpack(packed: bytes) -> IndexEntry:
@@ -73,6 +73,11 @@ def unpack(packed: bytes) -> IndexEntry:
     flagged, at = _read_varint(packed, at)
     original = _read_position(packed, at)[0] if at < len(packed) else None
     return IndexEntry(position, flagged >> 1, bool(flagged & 1), original)
+
+
+def _position(position: Position) -> bytes:
+    milliseconds, _, sequence = position.partition("-")
+    return _milliseconds(int(milliseconds)) + _varint(int(sequence))
 
 
 def _read_position(packed: bytes, at: int) -> tuple[Position, int]:

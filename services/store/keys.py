@@ -36,6 +36,11 @@ class PartitionKeys(Struct, frozen=True):
         """Capped stream: the change feed."""
         return f"{{{self.prefix}:{self.side}}}:changes"
 
+    @property
+    def audit(self) -> str:
+        """String: position, digest and time of the last audit that found live and rebuilt tallies equal."""
+        return f"{{{self.prefix}:{self.side}}}:audit"
+
     def generation(self, name: str) -> GenerationKeys:
         """The keys of one complete set of derived state."""
         return GenerationKeys(f"{{{self.prefix}:{self.side}}}:{name}")
@@ -63,7 +68,7 @@ class GenerationKeys(Struct, frozen=True):
 
     @property
     def amendments(self) -> str:
-        """Id of an amendment (16 bytes) to where it stands: the index knows a report by its original alone."""
+        """Id of an amendment (16 bytes) to where it stands and what it replaced: the index goes by originals."""
         return f"{self.base}:amendments"
 
     @property

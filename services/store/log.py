@@ -52,6 +52,12 @@ class RedisLog:
             answer: Any = await self._client.xread({self._key: position}, count=count, block=block_ms)
         return [Entry(Position(entry_id.decode()), fields) for entry_id, fields in answer[0][1]] if answer else []
 
+    async def read_before(self, position: Position, count: int) -> list[Entry]:
+        """Return up to `count` entries at and before a position, the newest first."""
+        with translated(self._url):
+            answer: Any = await self._client.xrevrange(self._key, position, "-", count=count)
+        return [Entry(Position(entry_id.decode()), fields) for entry_id, fields in answer]
+
     async def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:
         """Return the entries at these positions, None for each that is not there."""
         if not positions:

@@ -14,13 +14,14 @@ import msgspec
 from msgspec.structs import asdict
 from redis.exceptions import RedisError
 
+from schemas.screen import AuditShown
 from schemas.tallies import Checkpoint, Counters, DeviceNumbers, Operation, Parked
 from schemas.vocabulary import START, Position, order
 from services.runtime.errors import UnsoundTalliesError
 from services.store.connection import Client, in_words, translated
 from services.store.contract import Stored, StoredAt
 from services.store.exchange import Command, Exchange
-from services.store.index_entry import IndexEntry, pack_position, pack_version, unpack
+from services.store.index_entry import IndexEntry, pack_amendment, pack_version, unpack
 from services.store.keys import PartitionKeys
 from services.tally.cells import cell_text, parse_cell
 from services.tally.fold import Changes, Key
@@ -143,6 +144,11 @@ class RedisTallyStore:
             found = {Position(position.decode()): _parked.decode(row) for position, row in rows.items()}
             return dict(sorted(found.items(), key=lambda item: order(item[0])))
 
+    async def note_audit(self, audit: AuditShown) -> None:
+        """Keep that live and rebuilt tallies were found equal: the screens show when that was last."""
+        with translated(self._url):
+            await self._client.set(self._keys.audit, _json.encode(audit))
+
     async def close(self) -> None:
         """Give up the connection that turns are made on, and with it whatever it watched."""
         await self._turn_connection.close()
@@ -188,8 +194,8 @@ class RedisTallyStore:
                 packed.append(key)
                 packed.append(pack_version(version))
             yield ("HSET", keys.index, *packed)
-        for ident, position in changes.amendments.items():
-            yield ("HSETNX", keys.amendments, ident, pack_position(position))
+        for ident, amendment in changes.amendments.items():
+            yield ("HSETNX", keys.amendments, ident, pack_amendment(amendment))
         if changes.devices:
             rows = [part for name, numbers in changes.devices.items() for part in (name, _json.encode(numbers))]
             yield ("HSET", keys.devices, *rows)
@@ -201,7 +207,7 @@ class RedisTallyStore:
             yield ("HSET", keys.parked, *rows)
         yield (
             *("XADD", self._keys.changes, "MAXLEN", "~", CHANGES_KEPT, checkpoint.position),
-            *("generation", held.generation, "cells", _json.encode(counts)),
+            *("after", held.checkpoint.position, "generation", held.generation, "cells", _json.encode(counts)),
         )
         values = (checkpoint.position, checkpoint.zone, checkpoint.entries, checkpoint.fold_version)
         counters = asdict(checkpoint.counters).values()

@@ -86,10 +86,20 @@ class State(Struct):
         self.operations.update(changes.operations)
 
 
+class Amendment(Struct, frozen=True, gc=False):
+    """Where an amendment stands, and where the version stood that it replaced.
+
+    `replaced` is None if there was nothing to replace, and its own position if a higher revision had come before it.
+    """
+
+    position: Position
+    replaced: Position | None = None
+
+
 class Changes(Struct):
     """What a batch changed: absolute values, so that writing them twice does no harm.
 
-    `amendments` says where each amendment stands, by its own id; of one that stands there already the first holds.
+    `amendments` are those of the batch, by their own ids; of one that is there already the first holds.
     """
 
     checkpoint: Checkpoint
@@ -98,7 +108,7 @@ class Changes(Struct):
     devices: dict[str, DeviceNumbers]
     operations: dict[str, Operation]
     parked: dict[Position, Parked]
-    amendments: dict[Key, Position] = field(default_factory=dict)
+    amendments: dict[Key, Amendment] = field(default_factory=dict)
 
 
 def arrive(position: Position, fields: Mapping[bytes, bytes]) -> Arrival:
@@ -136,7 +146,7 @@ class _Batch:
         self.zone = state.zone
         self.known = known
         self.in_force: dict[Key, Version] = {}
-        self.amendments: dict[Key, Position] = {}
+        self.amendments: dict[Key, Amendment] = {}
         self.added: Tallies = {}
         self.devices: dict[str, DeviceNumbers] = {}
         self.operations: dict[str, Operation] = {}
@@ -158,8 +168,6 @@ class _Batch:
             self._first(arrival, event)
         else:
             self._again(arrival, event, before)
-        if event.revision and arrival.position not in self.parked:
-            self.amendments.setdefault(event.id.int.to_bytes(16, "big"), arrival.position)
         # A number used before is odd only on a report of its own: not on one that merely came once more.
         numbers = self._numbers(event)
         number_seen = take_number(numbers, event.reportno, arrival.position)
@@ -175,6 +183,7 @@ class _Batch:
         self.tally["applied"] += 1
         if original_missing:
             self.tally["original_missing"] += 1
+            self._amend(event, Amendment(arrival.position))
 
     def _again(self, arrival: Arrival, event: Event, before: Version) -> None:
         """The log holds a revision for the key: the higher one counts, and of two equal ones the first."""
@@ -184,16 +193,24 @@ class _Batch:
             original = before.original if before.event.revision else before.position
             self.in_force[arrival.key] = Version(event, arrival.position, before.original_missing, original)
             self.tally["replaced"] += 1
+            self._amend(event, Amendment(arrival.position, before.position))
         elif event.revision < before.event.revision:
             self.tally["superseded"] += 1
+            if event.revision:
+                self._amend(event, Amendment(arrival.position, arrival.position))
             if event.revision == 0 and before.original_missing:
                 self.in_force[arrival.key] = replace(before, original_missing=False, original=arrival.position)
                 self.tally["original_missing"] -= 1
         elif codec.content_digest(event) == codec.content_digest(before.event):
             self.tally["duplicate"] += 1
+            if event.revision:  # under an id of its own, if the same was written twice
+                self._amend(event, Amendment(arrival.position, arrival.position))
         else:
             detail = f"revision {event.revision} of this report stands at {before.position} with other content"
             self._park(arrival, "conflict", detail)
+
+    def _amend(self, event: Event, amendment: Amendment) -> None:
+        self.amendments.setdefault(event.id.int.to_bytes(16, "big"), amendment)
 
     def _count(self, key: Key, event: Event, sign: int) -> None:
         added = self.added

@@ -10,43 +10,32 @@ import http.client
 import json
 import os
 import pickle
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import redis
+import screen
+from figures import QUICK, ROUNDS, p99_ms, ratio, show, show_waits
+from servers import ROOT, SIDES, catch_up_now, empty, filled, gateway, made_reports, projecting, served
 
-from schemas.codec import encode
-from schemas.events import Apprehension, ApprehensionData, CitizenshipCount
 from schemas.http import BATCH_TYPE, EVENT_TYPE
-from schemas.identity import RANDOM_BITS, uuid7
 from schemas.vocabulary import Side
-from services.runtime.embedded import embedded_server
 from services.simulator.fleet import FleetPlan, fleet
 from services.store.keys import PartitionKeys
 
-QUICK = "--quick" in sys.argv
-ROUNDS = 3 if QUICK else 5
 CATCH_UP = 30_000 if QUICK else 300_000
 MILLION = 100_000 if QUICK else 1_000_000
 TYPED = 2_000 if QUICK else 10_000
-SIDES = (Side("SI"), Side("HR"))
 VARIANTS = Path(__file__).with_name("variants.py")
-ROOT = Path(__file__).parents[2]
 UVICORN = (
     "--port", "{port}", "--log-level", "critical", "--no-access-log", "--loop", "uvloop", "--http", "httptools",
 )  # fmt: skip
-PROJECT = [sys.executable, "-m", "services.cli", "project"]
 
 
 def main() -> None:
@@ -167,7 +156,7 @@ def single() -> None:
             took, each = sent_s(port, [requests[at::8] for at in range(8)])
             ours.append(count / took)
             waits.append(p99_ms(each))
-        with served("-m", "uvicorn", "--app-dir", str(VARIANTS.parent), "bare_litestar:app", *UVICORN) as port:
+        with served("-m", "uvicorn", "--app-dir", str(VARIANTS.parent), "bare_litestar:app", *UVICORN) as (port, _):
             bare.append(count / sent_s(port, [requests[at::8] for at in range(8)])[0])
     show("single POST through the gateway", ours, "reports/s")
     show("its p99", waits, "ms", 1)
@@ -202,72 +191,8 @@ MEASUREMENTS: dict[str, Callable[[], None]] = {
     "batches": batches,
     "single": single,
     "post-to-tally": post_to_tally,
+    **screen.MEASUREMENTS,
 }
-
-
-@contextmanager
-def empty() -> Iterator[str]:
-    """Yield the URL of a server that holds nothing."""
-    with tempfile.TemporaryDirectory(prefix="fieldtally-bench-") as folder, embedded_server(Path(folder)) as url:
-        yield url
-
-
-@contextmanager
-def gateway(url: str) -> Iterator[tuple[int, str]]:
-    """Run a gateway; yield its port, and a token for it."""
-    settings = {"REDIS_URL": url, "RATE_LIMIT": "1000000000", "LAG_LIMIT": "1000000000", "LOG_FORMAT": "json"}
-    environment = {f"FIELDTALLY_{name}": text for name, text in settings.items()}
-    enrol = [sys.executable, "-m", "services.cli", "devices", "enrol", "SI-MP-07", "--format", "json"]
-    done = subprocess.run(
-        enrol, env=os.environ | environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    with served("-m", "services.cli", "gateway", **environment) as port:
-        yield port, json.loads(done.stdout)["token"]
-
-
-@contextmanager
-def served(*arguments: str, **environment: str) -> Iterator[int]:
-    """Run a server of ours on a free port; yield the port when it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, *(argument.format(port=port) for argument in arguments)]
-    environment = os.environ | {"FIELDTALLY_HTTP_PORT": str(port)} | environment
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        try:
-            for _ in range(1_000):
-                with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                time.sleep(0.01)
-            yield port
-        finally:
-            process.terminate()
-
-
-def made_reports(count: int, number: int) -> list[bytes]:
-    """Return apprehensions of one unit's devices, outside any operation, made up by a seed."""
-    random = Random(number)
-    now = datetime.now(UTC).replace(microsecond=0)
-    citizenships = [("SYR", "AFG"), ("MAR", "BGD"), ("TUR", "PAK")]
-    return [
-        encode(
-            Apprehension(
-                specversion="1.0",
-                id=uuid7(int(now.timestamp() * 1000) + at, random.getrandbits(RANDOM_BITS)),
-                source=f"/SI/SI-MP-07/d{at % 8}",
-                reportno=1 + at // 8,
-                side=Side("SI"),
-                time=now - timedelta(seconds=random.randrange(86_400)),
-                data=ApprehensionData(
-                    section=random.choice(("koper", "novo-mesto", "ljubljana")),
-                    persons=tuple(
-                        CitizenshipCount(name, random.randint(1, 9))  # type: ignore[arg-type]
-                        for name in random.choice(citizenships)
-                    ),
-                ),
-            )
-        )
-        for at in range(count)
-    ]
 
 
 def request(body: bytes, token: str, content_type: str) -> bytes:
@@ -300,57 +225,6 @@ def bare_pipeline_s(url: str, reports: list[bytes]) -> float:
                 pipe.execute_command("XADD", "bare", "*", "event", report)
             pipe.execute()
         return time.perf_counter() - began
-
-
-def p99_ms(waits_s: list[float]) -> float:
-    """Return the p99 in milliseconds."""
-    return statistics.quantiles(waits_s, n=100, method="inclusive")[98] * 1e3
-
-
-@contextmanager
-def filled(reports: int, days: int = 30) -> Iterator[tuple[str, int]]:
-    """Yield the URL of a server whose logs hold a simulated fleet's reports, and the bytes of their payload."""
-    with tempfile.TemporaryDirectory(prefix="fieldtally-bench-") as folder, embedded_server(Path(folder)) as url:
-        client = redis.Redis.from_url(url, protocol=2)
-        pipe = client.pipeline(transaction=False)
-        payload = 0
-        period = timedelta(days=days)
-        for number, submission in enumerate(fleet(FleetPlan(seed=1, reports=reports, period=period)), 1):
-            pipe.execute_command("XADD", PartitionKeys("ft", submission.side).log, "*", "event", submission.event)
-            payload += len(submission.event)
-            if number % 1_000 == 0:
-                pipe.execute()
-                if sys.stderr.isatty():
-                    print(f"\r  filling a log: {number:,} of {reports:,}", end="", file=sys.stderr)
-        pipe.execute()
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr)
-        yield url, payload
-
-
-def catch_up_now(url: str) -> None:
-    """Bring the tallies to the log's end."""
-    environment = os.environ | {"FIELDTALLY_REDIS_URL": url, "FIELDTALLY_LOG_LEVEL": "warning"}
-    subprocess.run([*PROJECT, "--until-caught-up"], env=environment, cwd=ROOT, check=True)
-
-
-@contextmanager
-def projecting(url: str) -> Iterator[None]:
-    """Keep a projector running."""
-    catch_up_now(url)
-    environment = os.environ | {"FIELDTALLY_REDIS_URL": url}
-    with subprocess.Popen(PROJECT, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-
-
-def show_waits(waits: list[float]) -> None:
-    """Print how long reports took to be counted."""
-    cuts = statistics.quantiles(waits, n=1000, method="inclusive")
-    p50, p99, p999 = (f"{cuts[at] * 1e3:.1f} ms" for at in (499, 989, 998))
-    print(f"  {len(waits):,} reports: p50 {p50}, p99 {p99}, p99.9 {p999}")
 
 
 def tallied_after_s(
@@ -456,18 +330,6 @@ def run(url: str, name: str, *arguments: str) -> dict[str, float]:
     )
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
-
-
-def show(what: str, rates: list[float], unit: str, digits: int = 0) -> None:
-    """Print the median and the spread of one thing measured."""
-    low, middle, high = (f"{rate:,.{digits}f}" for rate in (min(rates), statistics.median(rates), max(rates)))
-    print(f"  {what}: {middle} {unit} ({low} to {high})")
-
-
-def ratio(what: str, ours: list[float], theirs: list[float]) -> None:
-    """Print the median of the ratios, round by round."""
-    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    print(f"  ratio: {what}  {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
 
 
 if __name__ == "__main__":

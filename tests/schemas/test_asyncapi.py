@@ -118,7 +118,7 @@ def test_the_document_takes_whatever_the_codec_takes(document: dict[str, Any]) -
 def test_the_document_takes_what_the_projector_writes_into_the_feed(document: dict[str, Any]) -> None:
     cells = given.Folded(given.canonical(document)).tallies
 
-    assert [] == problems("Change", {"generation": "g1", "cells": json.dumps(cells)})
+    assert [] == problems("Change", {"after": "0-0", "generation": "g1", "cells": json.dumps(cells)})
 
 
 EVENT = json.loads(LOG_ENTRIES[0]["event"])
@@ -153,14 +153,14 @@ def test_an_entry_with_another_field_is_parked_as_the_document_says() -> None:
     ],
 )
 def test_the_document_refuses_what_is_no_cell(cell: str) -> None:
-    assert problems("Change", {"generation": "g1", "cells": json.dumps({cell: 1})})
+    assert problems("Change", {"after": "0-0", "generation": "g1", "cells": json.dumps({cell: 1})})
 
 
 def test_the_document_refuses_a_count_below_zero() -> None:
     cell = "SI|||2024-03-14|persons|SYR"
 
-    assert [] == problems("Change", {"generation": "g1", "cells": json.dumps({cell: 0})})
-    assert problems("Change", {"generation": "g1", "cells": json.dumps({cell: -1})})
+    assert [] == problems("Change", {"after": "0-0", "generation": "g1", "cells": json.dumps({cell: 0})})
+    assert problems("Change", {"after": "0-0", "generation": "g1", "cells": json.dumps({cell: -1})})
 
 
 def references(node: Any) -> list[str]:

@@ -255,7 +255,7 @@ def test_figures_with_the_same_text_keep_their_own_relation_and_breakdown(
         {"equals": 9, "breakdown": parts},  # differs and is inconsistent
         {relation: 5},
     )
-    auditing.print_verdict(Verdict({}, "", {}, {}, [], findings), claims)
+    auditing.print_verdict(Verdict({}, "", {}, {}, {}, [], findings), claims)
     said = capsys.readouterr().out.splitlines()
     assert [
         "- persons: published 9, rebuilt 5 (t)",
@@ -272,7 +272,7 @@ def test_figures_with_the_same_text_keep_their_own_relation_and_breakdown(
 
 def test_positions_are_said_per_side(capsys: pytest.CaptureFixture[str]) -> None:
     at = {Side("SI"): Position("5-0"), Side("HR"): Position("7-1")}
-    auditing.print_verdict(Verdict(at, "d1gest", at, {}, [], []), None)
+    auditing.print_verdict(Verdict(at, "d1gest", at, {}, {}, [], []), None)
     assert [
         "live equals rebuilt: every cell agrees at SI 5-0, HR 7-1",
         "rebuilt: position SI 5-0, HR 7-1",

@@ -32,7 +32,8 @@ def serving(
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run `gateway` or `up`; yield the process and its address once it is ready. What it says is in a file."""
     port = free_port()
-    env = environ(url, prefix, HTTP_PORT=str(port), **settings)
+    own = {"HTTP_PORT": str(port), "SCREEN_PORT": str(free_port()), "DATA_DIR": str(said.parent / "data")}
+    env = environ(url, prefix, **(own | settings))
     address = f"http://127.0.0.1:{port}"
     # A group of its own, as from a shell, so that a test can signal all that belongs to it.
     with said.open("wb") as stderr, started([command], env, stderr=stderr, start_new_session=True) as process:

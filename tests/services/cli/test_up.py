@@ -35,6 +35,11 @@ def children_of(parent: int) -> list[int]:
         return []
 
 
+def runs(process: int, command: str) -> bool:
+    """Tell whether a process is one of our commands."""
+    return command.encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+
+
 def is_gone(process: int) -> bool:
     """Tell whether a process has ended, waited for or not."""
     try:
@@ -48,7 +53,7 @@ def up(url: str, prefix: str, said: Path, **settings: str) -> Iterator[tuple[Run
     """Run `up`; yield the process, its address, and its projector's process once that follows both sides."""
     with serving("up", url, prefix, said, **settings) as (process, address):
         wait_for(lambda: said.read_text().count("projector_started") == 2, within_s=20, what="the projector")
-        [projector] = children_of(process.pid)
+        [projector] = [child for child in children_of(process.pid) if runs(child, "project")]
         yield process, address, projector
 
 
@@ -162,7 +167,7 @@ def test_a_projector_that_fails_before_the_gateway_serves_is_no_ordinary_end(
     """The gateway is told to end then, and knows of nothing worse."""
 
     @contextmanager
-    def failed(_url: str) -> Iterator[subprocess.Popen[str]]:
+    def failed(_command: str, _url: str, **_: str) -> Iterator[subprocess.Popen[str]]:
         with subprocess.Popen(["sh", "-c", "exit 4"], text=True) as process:
             process.wait()
             yield process
@@ -170,7 +175,7 @@ def test_a_projector_that_fails_before_the_gateway_serves_is_no_ordinary_end(
     def told_to_end(*_: object) -> bool:
         raise SystemExit(0)
 
-    monkeypatch.setattr(commands, "projector_beside", failed)
+    monkeypatch.setattr(commands, "program_beside", failed)
     monkeypatch.setattr(commands, "serve_and_say", told_to_end)
     outcome = cli("up", HTTP_PORT=str(free_port()))
     assert 4 == outcome.code

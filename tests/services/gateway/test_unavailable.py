@@ -15,9 +15,10 @@ import redis
 
 from schemas.http import BATCH_TYPE
 from services.gateway import app
-from services.gateway.app import listen, serve
+from services.gateway.app import serve
 from services.gateway.tokens import BURST_S
 from services.runtime.errors import UnreachableError
+from services.runtime.serving import listen
 from services.runtime.settings import Settings
 from services.store.connection import TIMEOUT_S, connect
 from tests import gateways
@@ -105,7 +106,7 @@ def test_a_gateway_does_not_start_without_its_server(tmp_path: Path, settings_fo
     settings = settings_for(f"unix://{tmp_path}/nobody")
     with pytest.raises(UnreachableError, match="cannot reach"), running_gateway(settings):
         pass
-    with listen("127.0.0.1", 0) as listener, pytest.raises(UnreachableError, match="cannot reach"):
+    with listen("127.0.0.1", 0, "HTTP_PORT") as listener, pytest.raises(UnreachableError, match="cannot reach"):
         serve(settings, settings.redis_url or "", Lines().logger(), listener)
 
 

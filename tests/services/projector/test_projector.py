@@ -15,7 +15,7 @@ from services.projector import app, follower
 from services.projector.app import Projector
 from services.runtime.errors import DamagedLogError, UnreachableError
 from services.runtime.settings import Settings
-from services.store import connection
+from services.store import connection, subscription
 from tests.faults import Action, Command, FaultProxy
 from tests.given import apprehension, entry, seeded_log
 from tests.projectors import SI_ONLY, Lines, assert_counted, assert_sound, feed, log_of, project, stored
@@ -31,9 +31,9 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a lost reply, and the pause after it, short."""
-    monkeypatch.setattr(app, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(subscription, "TIMEOUT_S", 0.3)
     monkeypatch.setattr(connection.connect, "__kwdefaults__", {"timeout_s": 0.3})
-    monkeypatch.setattr(app, "POLL_MS", 50)
+    monkeypatch.setattr(subscription, "POLL_MS", 50)
     monkeypatch.setattr(follower, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(follower, "LONGEST_PAUSE_S", 0.02)
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas.vocabulary import REVISION_MAX, Position
-from services.store.index_entry import IndexEntry, pack, pack_position, unpack, unpack_position
+from services.store.index_entry import IndexEntry, pack, pack_amendment, unpack, unpack_amendment
+from services.tally.fold import Amendment
 from tests import given  # noqa: F401  # it loads the Hypothesis profile
 
 MS_USUAL = 2**48 - 1
@@ -36,9 +37,9 @@ def test_an_entry_is_read_back_as_it_was_packed(entry: IndexEntry) -> None:
     assert entry == unpack(packed(entry))
 
 
-@examples(_positions)
-def test_a_position_alone_is_read_back_as_it_was_packed(position: Position) -> None:
-    assert position == unpack_position(pack_position(position))
+@examples(_positions, st.none() | _positions)
+def test_an_amendment_is_read_back_as_it_was_packed(position: Position, replaced: Position | None) -> None:
+    assert Amendment(position, replaced) == unpack_amendment(pack_amendment(Amendment(position, replaced)))
 
 
 @examples(_entries, _entries, st.sampled_from(("position", "revision", "original_missing", "original")))

@@ -37,12 +37,12 @@ from schemas.vocabulary import START, Position, Side, order
 from services.runtime.errors import DamagedLogError, FieldtallyError, UnreachableError
 from services.store.connection import BusyServerError, check_server, connect, in_words, patient_retry, translated
 from services.store.contract import LogExtent, Stored, StoredAt
-from services.store.index_entry import IndexEntry, unpack, unpack_position
+from services.store.index_entry import IndexEntry, unpack, unpack_amendment
 from services.store.keys import PartitionKeys
 from services.store.log import PartlyAppendedError, RedisLog
 from services.store.tally_store import CHANGES_KEPT, RedisTallyStore
 from services.tally.cells import Cell
-from services.tally.fold import Changes, Version
+from services.tally.fold import Amendment, Changes, Version
 from tests.asynchronous import asynchronous
 from tests.faults import Action, Command, FaultProxy
 from tests.servers import OwnServer
@@ -114,7 +114,7 @@ async def test_the_keys_are_named_as_designed(server_url: str, prefix: str, clie
             devices={"SI-MP-07/9f3c2a": DeviceNumbers(1)},
             operations={"SI-HR-2024-03": Operation()},
             parked={first: Parked("malformed", "", "")},
-            amendments={KEY.bytes: first},
+            amendments={KEY.bytes: Amendment(first)},
         )
         assert await store.open_turn(NOTHING_HELD, first, [KEY.bytes]) is not None
         assert await store.record(changes)
@@ -190,9 +190,9 @@ async def test_an_amendment_that_comes_again_stands_where_it_first_stood(
     server_url: str, prefix: str, client: redis.Redis
 ) -> None:
     async with partition(server_url, prefix) as (log, store):
-        changes = await record_one(log, store, amendments={KEY.bytes: "1-0"})
+        changes = await record_one(log, store, amendments={KEY.bytes: Amendment(Position("1-0"))})
         [second] = await log.append([b"two"])
-        again = changes_at(second, 2, {}, amendments={KEY.bytes: second})
+        again = changes_at(second, 2, {}, amendments={KEY.bytes: Amendment(second)})
         assert await store.open_turn(StoredAt("g1", changes.checkpoint), second, []) is not None
         assert await store.record(again)
     assert {KEY.bytes: b"\0\0\0\0\0\1\0"} == client.hgetall(f"{{{prefix}:SI}}:g1:amendments")
@@ -214,7 +214,7 @@ async def test_index_devices_operations_and_parked_are_hashes(
             devices={"SI-MP-07/9f3c2a": DeviceNumbers(118, [(103, 104)], first)},
             operations={"SI-HR-2024-03": operation},
             parked={first: Parked("conflict", "in words", "00ff")},
-            amendments={KEY.bytes: first},
+            amendments={KEY.bytes: Amendment(first)},
         )
         assert await store.open_turn(NOTHING_HELD, first, [KEY.bytes]) is not None
         assert await store.record(changes)
@@ -225,7 +225,7 @@ async def test_index_devices_operations_and_parked_are_hashes(
     assert {key: unpack(packed) for key, packed in rows("index").items()} == {
         KEY.bytes: IndexEntry(first, 0, original_missing=False)
     }
-    assert {name: unpack_position(at) for name, at in rows("amendments").items()} == {KEY.bytes: first}
+    assert {name: unpack_amendment(at) for name, at in rows("amendments").items()} == {KEY.bytes: Amendment(first)}
     assert {name: json.loads(row) for name, row in rows("devices").items()} == {
         b"SI-MP-07/9f3c2a": {"highest": 118, "missing": [[103, 104]], "last_position": first, "reused": 0}
     }
@@ -249,6 +249,7 @@ async def test_a_change_has_the_position_it_leads_to_the_generation_and_absolute
         assert await store.open_turn(StoredAt("g1", one.checkpoint), second, []) is not None
         assert await store.record(two)
     feed = client.xrange(f"{{{prefix}:SI}}:changes")
+    assert ["0-0", one.checkpoint.position] == [fields[b"after"].decode() for _, fields in feed]
     assert [(entry_id.decode(), fields[b"generation"], json.loads(fields[b"cells"])) for entry_id, fields in feed] == [
         (one.checkpoint.position, b"g1", {PERSONS_TEXT.decode(): 4, INCIDENTS_TEXT.decode(): 1}),
         (third, b"g1", {PERSONS_TEXT.decode(): 9, INCIDENTS_TEXT.decode(): 0}),

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from schemas.tallies import Parked
-from services.tally.fold import FOLD_VERSION, arrive
+from schemas.vocabulary import Position
+from services.tally.fold import FOLD_VERSION, Amendment, arrive
 from services.tally.operations import coverage_by_section
 from tests import given
 from tests.given import Folded, apprehension, operation_closed, operation_opened, withdrawal
@@ -74,14 +75,25 @@ def test_each_amendment_is_known_by_its_own_id_whether_it_counts_or_not() -> Non
     older = apprehension(id=12, amends=1, revision=1, persons={"AFG": 3})
     newer = apprehension(id=13, amends=1, revision=2, persons={"SYR": 5})
 
-    assert {given.key(13): "2-0", given.key(12): "3-0"} == Folded().take(FIRST, newer, older, older, newer).amendments
+    assert {
+        given.key(13): Amendment(Position("2-0"), replaced=Position("1-0")),
+        given.key(12): Amendment(Position("3-0"), replaced=Position("3-0")),  # a higher one had come: nothing changed
+    } == Folded().take(FIRST, newer, older, older, newer).amendments
+
+
+def test_an_amendment_says_which_version_it_replaced() -> None:
+    older = apprehension(id=12, amends=1, revision=1, persons={"AFG": 3})
+    newer = apprehension(id=13, amends=1, revision=2, persons={"SYR": 5})
+    replaced = {key: amendment.replaced for key, amendment in Folded().take(older, FIRST, newer).amendments.items()}
+
+    assert {given.key(12): None, given.key(13): "1-0"} == replaced
 
 
 def test_what_is_parked_is_not_known_as_an_amendment() -> None:
     older = apprehension(id=12, amends=1, revision=1, persons={"AFG": 3})
     conflicting = apprehension(id=13, amends=1, revision=1, persons={"SYR": 5})
 
-    assert {given.key(12): "1-0"} == Folded().take(older, conflicting).amendments
+    assert [given.key(12)] == list(Folded().take(older, conflicting).amendments)
 
 
 # --- the same revision is held ---

@@ -1,0 +1,510 @@
+"""The control room's HTTP (DESIGN section 8): the page, the log-in, the snapshot, the stream, exports."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from functools import partial
+from importlib.resources import files
+from typing import Any, Final, cast, get_args
+from urllib.parse import parse_qs, quote
+
+import msgspec
+from litestar import Litestar, Request, Response, asgi, get, post
+from litestar.exceptions import HTTPException
+from litestar.params import FromPath
+from litestar.types import ControllerRouterHandler, HTTPScope, Receive, Scope, Send
+from msgspec import Struct
+from structlog.typing import FilteringBoundLogger
+
+from schemas.http import PROBLEM_TYPE, Check, Code, Liveness, Problem, Readiness, problem
+from schemas.screen import HEARTBEAT_S, HeartbeatMessage, ResetReason, Snapshot, Trouble
+from schemas.vocabulary import Side
+from services.control_room.book import joined_digest
+from services.control_room.export import Export, Filters, as_csv, export
+from services.control_room.page import THEMES, View, login_page, page
+from services.control_room.past import Past, read_at
+from services.control_room.room import RoomSide
+from services.control_room.sessions import Sessions, cookie_for, token_of
+from services.control_room.streams import Audience, Stream, Streams, write_id
+from services.control_room.words import LANGUAGES, Language, words_json
+from services.runtime.errors import FieldtallyError, UsageError
+from services.tally.fold import FOLD_VERSION
+
+HttpRequest = Request[Any, Any, Any]
+HttpResponse = Response[bytes]
+
+JSON_TYPE: Final = "application/json"
+HTML_TYPE: Final = "text/html"
+LOGIN_BYTES_MAX: Final = 4_096
+FIRST_DAY: Final = date(1970, 1, 2)
+LAST_DAY: Final = date(9998, 12, 30)
+LOOKED_S: Final = 10.0
+"""A server that was not seen for so long is away."""
+CHECK_AGAIN_S: Final = 1.0
+"""How often at most an open stream's token is asked for again, which is done when something is sent on it."""
+ZIPPED_FROM: Final = 1_000
+
+_json: Final = msgspec.json.Encoder()
+_SAFE: Final = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "vary": "cookie, accept-language, accept-encoding",
+}
+_TYPES: Final = {
+    "css": "text/css",
+    "js": "text/javascript",
+    "json": JSON_TYPE,
+    "svg": "image/svg+xml",
+}
+
+
+class RefusedError(Exception):
+    """A request that is refused."""
+
+    def __init__(self, refused: Problem, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(refused.code)
+        self.problem = refused
+        self.headers = dict(headers or {})
+
+
+class Asset(Struct, frozen=True):
+    """A static file: what it is, and the hash that its address carries."""
+
+    media_type: str
+    raw: bytes
+    zipped: bytes
+    version: str
+
+
+def load_assets() -> dict[str, Asset]:
+    """Return all static files by their names, and the words of each language."""
+    raws = {entry.name: entry.read_bytes() for entry in files(__package__).joinpath("static").iterdir()}
+    raws |= {f"words.{language}.json": words_json(language) for language in LANGUAGES}
+    return {
+        name: Asset(
+            _TYPES[name.rpartition(".")[2]],
+            raw,
+            gzip.compress(raw, 9, mtime=0),
+            hashlib.sha256(raw).hexdigest()[:16],
+        )
+        for name, raw in raws.items()
+    }
+
+
+class ControlRoom:
+    """The handlers over the sides, the streams and those who look."""
+
+    def __init__(
+        self,
+        sides: Sequence[RoomSide],
+        streams: Streams,
+        sessions: Sessions,
+        past: Past,
+        logger: FilteringBoundLogger,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.sides: dict[Side, RoomSide] = {side.side.side: side for side in sides}
+        self.streams = streams
+        self._sessions = sessions
+        self._past = past
+        self._reading = asyncio.Lock()
+        self._logger = logger
+        self._now = now
+        self._monotonic = monotonic
+        self._assets = load_assets()
+        self._addresses = {name: f"/static/{name}?v={asset.version}" for name, asset in self._assets.items()}
+        self._snapshots: dict[Audience, tuple[str, bytes]] = {}
+        self._digests: dict[tuple[str, ...], str] = {}
+        for side in sides:
+            side.on_change = streams.change
+            side.on_side = streams.side
+            side.on_reset = partial(self._reset, side)
+
+    def application(self) -> Litestar:
+        """Return the application."""
+        return Litestar(
+            route_handlers=self._handlers(),
+            openapi_config=None,
+            logging_config=None,
+            request_max_body_size=LOGIN_BYTES_MAX,
+            exception_handlers={
+                RefusedError: self._refused,
+                FieldtallyError: self._failed,
+                HTTPException: self._http_error,
+                Exception: self._fault,
+            },
+        )
+
+    def _handlers(self) -> list[ControllerRouterHandler]:
+        @get("/")
+        async def wall(request: HttpRequest) -> HttpResponse:
+            return await self._page(request)
+
+        @post("/login", status_code=303)
+        async def login(request: HttpRequest) -> HttpResponse:
+            return await self._login(request)
+
+        @post("/logout", status_code=303, sync_to_thread=False)
+        def logout(request: HttpRequest) -> HttpResponse:
+            secure = request.url.scheme == "https"
+            return _response(
+                b"", HTML_TYPE, 303, {**_SAFE, "location": "/", "set-cookie": cookie_for("", secure=secure)}
+            )
+
+        @get("/api/tallies")
+        async def tallies(request: HttpRequest) -> HttpResponse:
+            return await self._tallies(request)
+
+        @get("/api/tallies.csv")
+        async def tallies_csv(request: HttpRequest) -> HttpResponse:
+            exported = await self._export(request)
+            headers = {**_PRIVATE, "content-disposition": 'attachment; filename="fieldtally.csv"'}
+            return _response(as_csv(exported), "text/csv; header=present", 200, headers, request)
+
+        @get("/api/tallies.json")
+        async def tallies_json(request: HttpRequest) -> HttpResponse:
+            exported = await self._export(request)
+            headers = {**_PRIVATE, "content-disposition": 'attachment; filename="fieldtally.json"'}
+            return _response(_json.encode(exported), JSON_TYPE, 200, headers, request)
+
+        @get("/api/hours")
+        async def hours(request: HttpRequest) -> HttpResponse:
+            return await self._hours(request)
+
+        @asgi("/api/stream", copy_scope=False)
+        async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._stream(cast("HTTPScope", scope), receive, send)
+
+        @get("/static/{name:str}", sync_to_thread=False)
+        def static(request: HttpRequest, name: FromPath[str]) -> HttpResponse:
+            return self._static(request, name)
+
+        @get("/health/live", sync_to_thread=False)
+        def live() -> HttpResponse:
+            return _response(_json.encode(Liveness()), JSON_TYPE)
+
+        @get("/health/ready", sync_to_thread=False)
+        def ready() -> HttpResponse:
+            readiness = self._readiness()
+            return _response(_json.encode(readiness), JSON_TYPE, 200 if readiness.status == "ready" else 503)
+
+        return [wall, login, logout, tallies, tallies_csv, tallies_json, hours, stream, static, live, ready]
+
+    def _reset(self, side: RoomSide, reason: ResetReason) -> None:
+        self._past.forget()
+        self.streams.reset(side.side.side, side.position, reason)
+
+    # Who looks
+
+    async def _audience(self, headers: Mapping[str, str]) -> Audience:
+        audience = await self._sessions.audience(token_of(headers.get("cookie", ""), headers.get("authorization", "")))
+        if audience is None:
+            detail = "log in at / with a token from `fieldtally devices enrol NAME --role viewer`"
+            raise RefusedError(problem("not-authenticated", 401, detail), {"www-authenticate": "Bearer"})
+        return audience
+
+    async def _login(self, request: HttpRequest) -> HttpResponse:
+        form = parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
+        token = form.get("token", [""])[0].strip()
+        onward = form.get("next", ["/"])[0]
+        if not onward.startswith("/") or onward.startswith("//"):  # what a browser reads as such is quoted below
+            onward = "/"
+        view_language = _language(_queried(onward), request.headers.get("accept-language", ""))
+        if await self._sessions.audience(token) is None:
+            self._logger.info("log_in_refused")
+            html = login_page(view_language, onward, wrong=True, assets=self._addresses)
+            return _response(html.encode(), HTML_TYPE, 401, _SAFE, request)
+        secure = request.url.scheme == "https"
+        location = quote(onward, safe="/?&=%:,+-._~")
+        headers = {**_SAFE, "location": location, "set-cookie": cookie_for(token, secure=secure)}
+        return _response(b"", HTML_TYPE, 303, headers)
+
+    # What is shown
+
+    async def _page(self, request: HttpRequest) -> HttpResponse:
+        query = {name: values[0] for name, values in _queries(request).items()}
+        language = _language(query, request.headers.get("accept-language", ""))
+        theme = query.get("theme", "auto") if query.get("theme") in THEMES else "auto"
+        try:
+            audience = await self._audience(request.headers)
+        except RefusedError:
+            onward = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            html = login_page(language, onward, wrong=False, assets=self._addresses, theme=theme)
+            return _response(html.encode(), HTML_TYPE, 401, _SAFE, request)
+        view = View(
+            operation=query.get("operation", ""),
+            side=query.get("side", ""),
+            first=query.get("from", ""),
+            last=query.get("to", ""),
+            theme=theme,
+            kiosk=query.get("kiosk") == "1",
+            at=query.get("at", ""),
+        )
+        snapshot = await self._past_snapshot(audience, view.at) if view.at else self._encoded(audience)[1]
+        html = page(language, view, snapshot.decode(), self._addresses)
+        return _response(html.encode(), HTML_TYPE, 200, _SAFE, request)
+
+    async def _tallies(self, request: HttpRequest) -> HttpResponse:
+        audience = await self._audience(request.headers)
+        at = _queries(request).get("at", [""])[0]
+        if at:
+            return _response(await self._past_snapshot(audience, at), JSON_TYPE, 200, _PRIVATE, request)
+        version, encoded = self._encoded(audience)
+        tag = f'"{version}"'
+        if tag in request.headers.get("if-none-match", ""):
+            return _response(b"", JSON_TYPE, 304, {**_PRIVATE, "etag": tag})
+        return _response(encoded, JSON_TYPE, 200, {**_PRIVATE, "etag": tag}, request)
+
+    async def _export(self, request: HttpRequest) -> Export:
+        audience = await self._audience(request.headers)
+        query = {name: values[0] for name, values in _queries(request).items()}
+        filters = Filters(
+            query.get("operation") or None, query.get("side") or None, _day(query, "from"), _day(query, "to")
+        )
+        at = query.get("at", "")
+        snapshot = (
+            msgspec.json.decode(await self._past_snapshot(audience, at), type=Snapshot)
+            if at
+            else self._snapshot(audience)
+        )
+        return export(snapshot, filters)
+
+    async def _hours(self, request: HttpRequest) -> HttpResponse:
+        audience = await self._audience(request.headers)
+        day = _day({name: values[0] for name, values in _queries(request).items()}, "day")
+        if day is None or not FIRST_DAY <= day <= LAST_DAY:
+            raise RefusedError(problem("malformed-request", 400, "`day` is a date such as 2024-03-14", pointer="day"))
+        async with self._reading:  # the log from that day on: one at a time, so that the present is not kept waiting
+            found = {side: await self.sides[side].hours_of(day) for side in audience}
+        return _response(_json.encode(found), JSON_TYPE, 200, _PRIVATE, request)
+
+    def _snapshot(self, audience: Audience) -> Snapshot:
+        sides = [self.sides[side] for side in audience]
+        return Snapshot(
+            view="live",
+            now=self._now(),
+            id=write_id({side.side.side: side.position for side in sides}, audience),
+            digest=self._digest(audience),
+            fold_version=FOLD_VERSION,
+            sides=tuple(side.shown() for side in sides),
+        )
+
+    def _encoded(self, audience: Audience) -> tuple[str, bytes]:
+        """Return the snapshot as it is sent, made once for all who ask for the same."""
+        sides = [self.sides[side] for side in audience]
+        version = "|".join(f"{side.generation}:{side.position}:{side.looked}" for side in sides)
+        kept = self._snapshots.get(audience)
+        if kept is None or kept[0] != version:
+            kept = self._snapshots[audience] = (version, _json.encode(self._snapshot(audience)))
+        return hashlib.sha256(kept[0].encode()).hexdigest()[:16], kept[1]
+
+    async def _past_snapshot(self, audience: Audience, at: str) -> bytes:
+        try:
+            stops = read_at(at, audience)
+        except UsageError as error:
+            raise RefusedError(problem("malformed-request", 400, str(error), pointer="at")) from error
+        shown = await self._past.shown(stops)
+        return _json.encode(
+            Snapshot(
+                view="past",
+                now=self._now(),
+                id=write_id({side.side: side.position for side in shown}, audience),
+                digest=joined_digest(side.cells for side in shown),
+                fold_version=FOLD_VERSION,
+                sides=tuple(shown),
+                at=at,
+            )
+        )
+
+    def _digest(self, audience: Audience) -> str:
+        own = tuple(self.sides[side].digest for side in audience)
+        if len(own) == 1:
+            return own[0]
+        if own not in self._digests:
+            self._digests = {own: joined_digest(self.sides[side].cells for side in audience)}
+        return self._digests[own]
+
+    # The stream
+
+    async def _stream(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if scope["method"] != "GET":
+            raise RefusedError(problem("method-not-allowed", 405, "only GET"), {"allow": "GET"})
+        audience = await self._audience(headers)
+        since = headers.get("last-event-id") or parse_qs(scope["query_string"].decode("latin-1")).get("since", [""])[0]
+        stream = self.streams.open(audience, since, self.heartbeat(audience))
+        gone = asyncio.ensure_future(_gone(receive))
+        gone.add_done_callback(lambda _: stream.end())
+        checked = self._monotonic()
+        checking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        checking.set_result(None)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+            while piece := await stream.next():
+                if checking.done() and self._monotonic() - checked > CHECK_AGAIN_S:
+                    checked = self._monotonic()
+                    checking = asyncio.create_task(self._end_unless_seen(stream, headers, audience))
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+            checking.cancel()
+            self.streams.close(audience, stream)
+
+    async def _end_unless_seen(self, stream: Stream, headers: Mapping[str, str], audience: Audience) -> None:
+        """End a stream whose token no longer sees its sides. It goes on meanwhile, and while nobody can be asked."""
+        may_go_on = False
+        try:
+            may_go_on = await self._audience(headers) == audience
+        except FieldtallyError:
+            may_go_on = True
+        except RefusedError:
+            pass
+        finally:
+            if not may_go_on:
+                stream.end()
+
+    def heartbeat(self, audience: Audience) -> HeartbeatMessage:
+        """Return how the sides of an audience stand."""
+        sides = [self.sides[side] for side in audience]
+        looked = min((side.looked for side in sides if side.looked), default=None)
+        trouble: Trouble = ""
+        if looked is None or (self._now() - looked).total_seconds() > LOOKED_S or any(side.failure for side in sides):
+            trouble = "server-away"
+        elif any(side.lag_s() > LOOKED_S for side in sides):
+            trouble = "projector-behind"
+        return HeartbeatMessage(
+            now=self._now(),
+            looked=looked,
+            trouble=trouble,
+            digest=self._digest(audience),
+            sides=tuple(side.standing() for side in sides),
+        )
+
+    async def beat(self) -> None:
+        """Send heartbeats for ever."""
+        while True:
+            for audience in self.streams.audiences:
+                self.streams.heartbeat(audience, self.heartbeat(audience))
+            await asyncio.sleep(HEARTBEAT_S)
+
+    # What is served as it is
+
+    def _static(self, request: HttpRequest, name: str) -> HttpResponse:
+        asset = self._assets.get(name)
+        if asset is None:
+            raise RefusedError(problem("not-found", 404, "no such file"))
+        versioned = _queries(request).get("v") == [asset.version]
+        tag = f'"{asset.version}"'
+        headers = {
+            "etag": tag,
+            "cache-control": "public, max-age=31536000, immutable" if versioned else "no-cache",
+            "x-content-type-options": "nosniff",
+            "vary": "accept-encoding",
+        }
+        if tag in request.headers.get("if-none-match", ""):
+            return _response(b"", asset.media_type, 304, headers)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return _response(asset.zipped, asset.media_type, 200, {**headers, "content-encoding": "gzip"})
+        return _response(asset.raw, asset.media_type, 200, headers)
+
+    def _readiness(self) -> Readiness:
+        checks = tuple(
+            Check(
+                check="redis",
+                side=name,
+                ok=side.failure is None and side.loaded,
+                detail=str(side.failure or f"{side.lag_s():g} s behind"),
+            )
+            for name, side in self.sides.items()
+        )
+        return Readiness(status="ready" if all(check.ok for check in checks) else "not-ready", checks=checks)
+
+    # What goes wrong
+
+    def _refused(self, _request: HttpRequest, error: RefusedError) -> HttpResponse:
+        return _response(_json.encode(error.problem), PROBLEM_TYPE, error.problem.status, {**_PRIVATE, **error.headers})
+
+    def _failed(self, request: HttpRequest, error: FieldtallyError) -> HttpResponse:
+        self._logger.warning("unavailable", reason=str(error))
+        refused = problem("unavailable", 503, "the server does not answer, or its log is damaged", retryable=True)
+        return self._refused(request, RefusedError(refused, {"retry-after": "2"}))
+
+    def _http_error(self, request: HttpRequest, error: HTTPException) -> HttpResponse:
+        code = cast("Code | None", {400: "malformed-request", 404: "not-found", 405: "method-not-allowed",
+                                    413: "too-large"}.get(error.status_code))  # fmt: skip
+        if code is None:
+            return self._fault(request, error)
+        return self._refused(
+            request, RefusedError(problem(code, error.status_code, "see / for the screen"), error.headers)
+        )
+
+    def _fault(self, request: HttpRequest, error: Exception) -> HttpResponse:
+        self._logger.error("fault", reason=type(error).__name__)
+        return self._refused(request, RefusedError(problem("fault", 500, "the operator's log has the kind of fault")))
+
+
+_PRIVATE: Final = {
+    "cache-control": "private, no-cache",
+    "vary": "cookie, accept-encoding",
+    "x-content-type-options": "nosniff",
+}
+_STREAM_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+    (b"x-content-type-options", b"nosniff"),
+]
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the browser has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _response(
+    body: bytes,
+    media_type: str,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    zip_for: HttpRequest | None = None,
+) -> HttpResponse:
+    sent = dict(headers or {})
+    if zip_for is not None and len(body) > ZIPPED_FROM and "gzip" in zip_for.headers.get("accept-encoding", ""):
+        body = gzip.compress(body, 5, mtime=0)
+        sent["content-encoding"] = "gzip"
+    return Response(body, status_code=status, media_type=media_type, headers=sent)
+
+
+def _queries(request: HttpRequest) -> dict[str, list[str]]:
+    return parse_qs(request.url.query, keep_blank_values=True)
+
+
+def _queried(address: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(address.partition("?")[2]).items()}
+
+
+def _language(query: Mapping[str, str], accepted: str) -> Language:
+    """Return the language that the address says, else the first one that the browser asks for and there is."""
+    wanted = [
+        query.get("lang", ""),
+        *(part.partition(";")[0].strip().partition("-")[0] for part in accepted.split(",")),
+    ]
+    return next((cast("Language", one) for one in wanted if one in get_args(Language)), "en")
+
+
+def _day(query: Mapping[str, str], name: str) -> date | None:
+    try:
+        return date.fromisoformat(query[name]) if query.get(name) else None
+    except ValueError as error:
+        detail = f"`{name}` is a date such as 2024-03-14"
+        raise RefusedError(problem("malformed-request", 400, detail, pointer=name)) from error

@@ -1,0 +1,305 @@
+// The lists of the screen: citizenships, sections, latest reports, devices, last year, amendments.
+
+import { localDay } from "./clock.js";
+import { fill, find, write } from "./dom.js";
+import { AMENDMENTS, inView, planOf, sums, yearBefore } from "./tallies.js";
+
+const MEASURES = ["persons", "smugglers", "smuggling_cases", "smuggled_persons", "remanded"];
+const number = (text, title) => ({ text, number: true, title });
+const code = (text) => ({ text, mark: "code" });
+
+/** Rows beyond `most` become one, made by `rest`; a single one too many is shown as it is. */
+function limited(rows, most, rest) {
+  return rows.length <= most + 1 ? rows : [...rows.slice(0, most), rest(rows.slice(most))];
+}
+
+export class Lists {
+  /** `most` has how many rows fit, by list; `address` makes the address of a position's past view. */
+  constructor(words, most, address) {
+    [this.words, this.most, this.address] = [words, most, address];
+  }
+
+  draw(room, view, found, serverMs) {
+    const names = [...room.sides.keys()].filter((side) => !view.side || side === view.side);
+    this.citizenships(found.citizenships, names);
+    this.sections(room, view, found.sections);
+    this.latest(room, view, serverMs);
+    this.devices(room, view, serverMs);
+    this.lastYear(room, view, serverMs);
+  }
+
+  /** On a wall only who was apprehended: the names need the room that the smugglers would take. */
+  citizenships(found, names) {
+    const { words } = this;
+    const whole = this.most.citizenship === Infinity;
+    const count = (counts, measure, side) => counts[measure]?.[side] ?? 0;
+    const cells = (name, counts) => [
+      name,
+      ...names.map((side) => number(words.number(count(counts, "persons", side)))),
+      ...(names.length > 1 ? [number(words.number(count(counts, "persons", "")))] : []),
+      ...(whole ? [number(words.number(count(counts, "smugglers", "")))] : []),
+    ];
+    const order = ([a, left], [b, right]) =>
+      count(right, "persons", "") - count(left, "persons", "") ||
+      count(right, "smugglers", "") - count(left, "smugglers", "") ||
+      words.collator.compare(words.citizenship(a), words.citizenship(b));
+    const told = [...found].filter(([, counts]) => whole || count(counts, "persons", ""));
+    const rows = limited(told.sort(order), this.most.citizenship, (rest) => [
+      rest.length,
+      merged(rest.map(([, counts]) => counts)),
+    ]);
+    const heads = [
+      words.say("citizenship"),
+      ...names.map((side) => number(side, words.say("measure.persons"))),
+      ...(names.length > 1
+        ? [number(words.say("total.short"), `${words.say("total")}: ${words.say("measure.persons")}`)]
+        : []),
+      ...(whole ? [number(words.say("smugglers"))] : []),
+    ];
+    fill(
+      find("#citizenship table"),
+      heads,
+      rows.map(([code, counts]) =>
+        typeof code === "number"
+          ? { key: "rest", cells: cells(words.say("other", { n: code }), counts) }
+          : { key: `c-${code}`, cells: cells(words.citizenship(code), counts) },
+      ),
+      words.say("empty"),
+    );
+  }
+
+  /** Nil reports stand beside the counts: zero with somebody who looked is another thing than zero. */
+  sections(room, view, found) {
+    const { words } = this;
+    const planned = new Map();
+    for (const side of room.sides.values())
+      for (const { operation, sections } of side.operations)
+        for (const section of sections)
+          if (inView({ side: side.side, operation, day: view.from || view.to }, view))
+            planned.set(`${side.side}|${operation}|${section.section}`, section);
+    for (const place of planned.keys()) if (view.operation && !found.has(place)) found.set(place, {});
+    const told = ({ place, counts }) =>
+      !place.endsWith("|") || counts.persons || counts.smugglers || counts.nil_reports;
+    const rows = [...found]
+      .map(([place, counts]) => ({ place, counts, plan: planned.get(place) }))
+      .filter(told)
+      .sort((a, b) => (b.counts.persons ?? 0) - (a.counts.persons ?? 0) || (a.place < b.place ? -1 : 1));
+    const cells = (name, coverage, counts) => [
+      name,
+      coverage,
+      ...["persons", "smugglers", "nil_reports"].map((measure) => number(words.number(counts[measure] ?? 0))),
+    ];
+    const heads = [
+      words.say("section"),
+      words.say("coverage"),
+      number(words.say("persons")),
+      number(words.say("smugglers")),
+      number(words.say("nil"), words.say("measure.nil_reports")),
+    ];
+    const shown = limited(rows, this.most.section, (rest) => ({
+      rest: rest.length,
+      counts: merged(rest.map(({ counts }) => counts)),
+    }));
+    fill(
+      find("#section table"),
+      heads,
+      shown.map(({ rest, place, counts, plan }) => {
+        if (rest) return { key: "rest", cells: cells(words.say("other", { n: rest }), "", counts) };
+        const [side, , section] = place.split("|");
+        const name = { text: `${side} ${section || words.say("section.none")}`, title: plan?.area };
+        return { key: place, cells: cells(name, words.say(`coverage.${plan?.coverage ?? "none"}`), counts) };
+      }),
+      words.say("empty"),
+    );
+  }
+
+  latest(room, view, serverMs) {
+    const { words } = this;
+    const reports = [...room.sides.values()]
+      .flatMap(({ side, zone, latest }) => latest.map((report) => ({ side, zone, ...report })))
+      .filter(({ side, operation, time, zone }) =>
+        inView({ side, operation: operation ?? "", day: localDay(Date.parse(time), zone) }, view),
+      )
+      .sort((a, b) => (b.received < a.received ? -1 : 1))
+      .slice(0, this.most.latest);
+    const heads = [words.say("time"), words.say("side"), words.say("report"), words.say("section"), words.say("unit")];
+    fill(
+      find("#latest table"),
+      heads,
+      reports.map(({ side, zone, position, type, time, unit, section, revision, reason, counts }) => {
+        const what = type === "withdrawal" ? `↩ ${words.say(`reason.${reason}`)}` : this.counted(type, counts ?? {});
+        return {
+          key: `${side} ${position}`,
+          cells: [
+            {
+              text: words.time(Date.parse(time), zone, { seconds: false, today: serverMs, year: false }),
+              href: this.address({ at: position }),
+              title: words.say("position.title", { position }),
+              mark: "code",
+            },
+            side,
+            {
+              text:
+                revision && type !== "withdrawal"
+                  ? `${what} · ${words.say("amended.mark")} ${words.say("revised")}`
+                  : what,
+              mark: type === "nil-report" ? "quiet" : undefined,
+            },
+            section ?? "",
+            code(unit ?? ""),
+          ],
+        };
+      }),
+      words.say("latest.none"),
+    );
+  }
+
+  counted(type, counts) {
+    const { words } = this;
+    const parts = Object.entries(counts)
+      .filter(([measure]) => measure !== "apprehensions" && measure !== "nil_reports")
+      .map(([measure, byCitizenship]) => {
+        const entries = typeof byCitizenship === "number" ? [["", byCitizenship]] : Object.entries(byCitizenship);
+        const sum = entries.reduce((total, [, count]) => total + count, 0);
+        const named = entries
+          .filter(([code]) => code)
+          .map(([code, count]) => `${words.number(count)} ${words.citizenship(code)}`)
+          .join(", ");
+        return `${words.number(sum)} ${words.count(`unit.${measure}`, sum)}${named ? `: ${named}` : ""}`;
+      });
+    const name = words.say(`type.${words.has(`type.${type}`) ? type : "other"}`);
+    return type === "apprehension" && parts.length ? parts.join("; ") : [name, ...parts].join("; ");
+  }
+
+  devices(room, view, serverMs) {
+    const { words } = this;
+    const all = [...room.sides.values()]
+      .filter(({ side }) => !view.side || side === view.side)
+      .flatMap(({ side, zone, devices }) => devices.map((device) => ({ side, zone, ...device })))
+      .sort((a, b) => b.missing.length - a.missing.length || (a.heard < b.heard ? 1 : -1));
+    const devices = limited(all, this.most.devices, (rest) => ({ rest: rest.length }));
+    const heads = [
+      words.say("device"),
+      words.say("device.heard"),
+      number(words.say("device.highest")),
+      words.say("device.missing"),
+    ];
+    fill(
+      find("#devices table"),
+      heads,
+      devices.map(({ rest, zone, unit, device, highest, missing, reused, heard }) => {
+        if (rest) return { key: "rest", cells: [words.say("other", { n: rest }), "", "", ""] };
+        const ranges = missing.map(([from, to]) => (from === to ? `${from}` : `${from}–${to}`)).join(", ");
+        const troubles = [ranges, reused && words.count("device.reused", reused)].filter(Boolean);
+        const text = troubles.map((trouble) => `△ ${trouble}`).join(" ") || words.say("device.none");
+        return {
+          key: `${unit}/${device}`,
+          cells: [
+            code(`${unit} ${device}`),
+            code(heard ? words.time(Date.parse(heard), zone, { seconds: false, today: serverMs }) : "–"),
+            number(words.number(highest)),
+            { text, mark: troubles.length ? "warn" : "quiet" },
+          ],
+        };
+      }),
+      words.say("heard.never"),
+    );
+  }
+
+  /** The days of the view and the same a year before, of all operations: last year had others. */
+  lastYear(room, view, serverMs) {
+    const { words } = this;
+    const zone = [...room.sides.values()][0]?.zone;
+    const today = zone ? localDay(serverMs, zone) : "";
+    const plan = view.operation ? planOf(room, view.operation) : null;
+    const from = view.from || plan?.starts || `${(view.to || today).slice(0, 4)}-01-01`;
+    const to = view.to || (plan && plan.ends < today ? plan.ends : today);
+    const [now, before] = [
+      [from, to],
+      [yearBefore(from), yearBefore(to)],
+    ].map(([from, to]) => sums(room, { side: view.side, operation: "", from, to }).figures);
+    const rows = MEASURES.filter((measure) => before[measure]);
+    const heads = [
+      words.say("measure"),
+      number(words.days(from, to)),
+      number(words.days(yearBefore(from), yearBefore(to))),
+      number(words.say("amended.change")),
+    ];
+    fill(
+      find("#lastyear table"),
+      heads,
+      rows.map((measure) => {
+        const [a, b] = [now[measure]?.[""] ?? 0, before[measure][""] ?? 0];
+        return {
+          key: measure,
+          cells: [
+            words.say(`measure.${measure}`),
+            number(words.number(a)),
+            number(words.number(b)),
+            number(words.signed(a - b)),
+          ],
+        };
+      }),
+      words.say("lastyear.none", { period: words.days(yearBefore(from), yearBefore(to)) }),
+    );
+    write(find("#lastyear > p"), rows.length ? words.say("lastyear.note") : "");
+  }
+
+  /** Show why a figure was amended: `entry` as `amended` made it. */
+  reasons(room, measure, side, { amendments }, serverMs) {
+    const { words } = this;
+    const dialog = find("#reasons");
+    write(
+      find("h2", dialog),
+      words.say("amended.title", { measure: words.say(`measure.${measure}`), side: side || words.say("total") }),
+    );
+    const heads = [
+      words.say("received"),
+      words.say("side"),
+      number(words.say("amended.change")),
+      words.say("amended.reason"),
+      words.say("report"),
+      words.say("amended.day"),
+      words.say("section"),
+      words.say("unit"),
+      words.say("position"),
+    ];
+    const rows = amendments
+      .filter(({ cells }) => cells.some((cell) => cell.measure === measure))
+      .map(({ side, position, received, type, reason, section, day, unit, cells }) => {
+        const zone = room.sides.get(side).zone;
+        const changes = cells
+          .map(
+            ({ citizenship, count }) =>
+              `${words.signed(count)}${citizenship ? ` ${words.citizenship(citizenship)}` : ""}`,
+          )
+          .join(", ");
+        return {
+          key: `${side} ${position}`,
+          cells: [
+            words.time(Date.parse(received), zone, { today: serverMs }),
+            side,
+            number(changes),
+            words.say(`reason.${reason ?? "correction"}`),
+            words.say(`type.${words.has(`type.${type}`) ? type : "other"}`),
+            day ? words.day(day) : "",
+            section ?? "",
+            unit ?? "",
+            { text: position, href: this.address({ at: position }), title: words.say("position.title", { position }) },
+          ],
+        };
+      });
+    fill(find("table", dialog), heads, rows, "");
+    write(find("p", dialog), words.say("amended.limit", { n: AMENDMENTS }));
+    dialog.showModal();
+  }
+}
+
+// The counts of several rows as one: numbers added up, also those that are a level deeper.
+function merged(rows) {
+  const sum = {};
+  for (const row of rows)
+    for (const [key, value] of Object.entries(row))
+      sum[key] = typeof value === "number" ? (sum[key] ?? 0) + value : merged([sum[key] ?? {}, value]);
+  return sum;
+}

@@ -1,0 +1,148 @@
+// What is known of the sides, and the sums that the screen shows. Pure: no page, no clock, no network.
+
+const LATEST = 30; // as many as the server keeps; see also AMENDMENTS
+export const AMENDMENTS = 50;
+const ALL = { operation: "", side: "", from: "", to: "" };
+
+/** The sides of a snapshot, each with its cells taken apart once: a sum over thousands of them is then cheap. */
+export class Room {
+  sides = new Map();
+
+  constructor(snapshot) {
+    this.id = snapshot.id;
+    this.digest = snapshot.digest;
+    for (const side of snapshot.sides) {
+      const cells = new Map(Object.entries(side.cells).map(([text, count]) => [text, taken(text, count)]));
+      this.sides.set(side.side, { ...side, cells, hours: { ...side.hours, counts: { ...side.hours.counts } } });
+    }
+  }
+
+  /** Take in a `change`: absolute counts, so that one that comes twice changes nothing. False: not of these tallies. */
+  change({ side: name, position, generation, cells, hours, latest = [], amendments = [] }) {
+    const side = this.sides.get(name);
+    if (!side || side.generation !== generation) return false;
+    for (const [text, count] of Object.entries(cells ?? {}))
+      count ? side.cells.set(text, taken(text, count)) : side.cells.delete(text);
+    Object.assign(side.hours.counts, hours);
+    side.latest = newest(latest, side.latest, LATEST);
+    side.amendments = newest(amendments, side.amendments, AMENDMENTS);
+    side.position = position;
+    return true;
+  }
+
+  /** Take in what a `heartbeat` or a `side` says of a side beside its tallies. The position is the tallies' own. */
+  about({ side: name, position, ...facts }) {
+    const side = this.sides.get(name);
+    if (side) Object.assign(side, facts);
+  }
+}
+
+function taken(text, count) {
+  const [side, operation, section, day, measure, citizenship] = text.split("|");
+  const place = section ? `${side}|${operation}|${section}` : `${side}||`;
+  return { side, operation, section, place, day, measure, citizenship, count };
+}
+
+// A message that comes again after a reconnection brings the same entries again.
+function newest(added, had, most) {
+  const known = new Set(added.map(({ position }) => position));
+  return [...added, ...had.filter(({ position }) => !known.has(position))].slice(0, most);
+}
+
+/** Whether a cell belongs to the view; the period includes both days. */
+export function inView(cell, { operation, side, from, to } = ALL) {
+  return (
+    (!operation || cell.operation === operation) &&
+    (!side || cell.side === side) &&
+    (!from || cell.day >= from) &&
+    (!to || cell.day <= to)
+  );
+}
+
+/** One pass over everything: sums by measure and side, by citizenship, by section. The side "" is the total. */
+export function sums(room, view) {
+  const found = { figures: {}, citizenships: new Map(), sections: new Map() };
+  for (const side of room.sides.values())
+    for (const cell of side.cells.values()) {
+      if (!inView(cell, view)) continue;
+      const { measure, count } = cell;
+      add((found.figures[measure] ??= {}), cell.side, count);
+      const section = row(found.sections, cell.place);
+      section[measure] = (section[measure] ?? 0) + count;
+      if (measure === "persons" || measure === "smugglers")
+        add((row(found.citizenships, cell.citizenship)[measure] ??= {}), cell.side, count);
+    }
+  return found;
+}
+
+function row(map, key) {
+  let found = map.get(key);
+  if (!found) map.set(key, (found = {}));
+  return found;
+}
+
+function add(counts, side, count) {
+  counts[side] = (counts[side] ?? 0) + count;
+  counts[""] = (counts[""] ?? 0) + count;
+}
+
+/** By how much amendments in the view changed a measure: by side, "" for all, with the amendments themselves. */
+export function amended(room, view) {
+  const found = {};
+  for (const side of room.sides.values())
+    for (const amendment of side.amendments) {
+      const byMeasure = {};
+      for (const [text, change] of Object.entries(amendment.changes)) {
+        const cell = taken(text, change);
+        if (inView(cell, view)) (byMeasure[cell.measure] ??= []).push(cell);
+      }
+      for (const [measure, cells] of Object.entries(byMeasure))
+        for (const name of ["", side.side]) {
+          const entry = ((found[measure] ??= {})[name] ??= { change: 0, amendments: [] });
+          entry.change += cells.reduce((sum, { count }) => sum + count, 0);
+          entry.amendments.push({ ...amendment, side: side.side, cells });
+        }
+    }
+  return found;
+}
+
+/** Twenty-four hours that end at `end` (epoch seconds): `{start, count}`, the count null where it is not known. */
+export function hourly(side, { operation }, end, measure = "persons") {
+  const last = Math.ceil(end / 3600) * 3600 - 3600;
+  const hours = Array.from({ length: 24 }, (_, index) => {
+    const start = last - (23 - index) * 3600;
+    return { start, count: start < side.hours.since ? null : 0 };
+  });
+  for (const [text, count] of Object.entries(side.hours.counts)) {
+    const [start, of, , what] = text.split("|");
+    const hour = what === measure && (!operation || of === operation) && hours[23 - (last - start) / 3600];
+    if (hour && hour.count !== null) hour.count += count;
+  }
+  return hours;
+}
+
+/** The plan of an operation as the sides have it together: from the first day to the last, closed when all have. */
+export function planOf(room, operation) {
+  const plans = [...room.sides.values()].flatMap((side) =>
+    side.operations.filter((plan) => plan.operation === operation),
+  );
+  if (!plans.length) return null;
+  const ends = plans.map(({ ends, closed }) => (closed && closed < ends ? closed : ends));
+  const [starts, name] = [plans.map((plan) => plan.starts).sort()[0], plans[0].name];
+  return { operation, name, starts, ends: ends.sort().at(-1), closed: plans.every(({ closed }) => closed) };
+}
+
+/** The days a year earlier; the 29th of February becomes the 28th. */
+export function yearBefore(day) {
+  return `${day.slice(0, 4) - 1}${day.slice(4)}`.replace("-02-29", "-02-28");
+}
+
+/** The digest of what the page itself holds, to compare with the server's; undefined where the browser offers none. */
+export async function digestOf(room) {
+  const lines = [...room.sides.values()].flatMap(({ cells }) =>
+    Array.from(cells, ([text, { count }]) => `${text}=${count}\n`),
+  );
+  const bytes = new TextEncoder().encode(lines.sort().join(""));
+  const hash = await globalThis.crypto?.subtle?.digest("SHA-256", bytes); // absent on a page without TLS
+  return hash && Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,510 @@
+// The screen: what the stream tells becomes numbers, and beside them always stands how old they are.
+// Two loops: `draw` writes the numbers when something has changed and the view is not frozen; `tick`, once a second,
+// writes how the link, the store, the projector and the sides are, frozen or not.
+
+import { drawHours } from "./charts.js";
+import { DELAYED_S, dayAfter, dayStart, health, localDay, ServerClock, Steady } from "./clock.js";
+import { find, make, mark, replace, write } from "./dom.js";
+import { Figures } from "./figures.js";
+import { Lists } from "./lists.js";
+import { Stream } from "./stream.js";
+import { digestOf, hourly, planOf, Room, sums } from "./tallies.js";
+import { Words } from "./words.js";
+
+const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
+const SPOKEN_MS = 30_000; // a screen reader hears the numbers at most so often
+const DAY_MS = 10_000; // how often the hours of a day that is over are asked for, while reports come
+const CHECKED_MS = 60_000; // how often the page computes the digest itself
+const SILENT_S = 600; // a side that nobody has heard for so long is called silent
+const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
+const ICONS = { connecting: "◌", live: "●", delayed: "◐", lost: "✕", past: "◷", ended: "✕" };
+const MOST_ON_WALL = { citizenship: 11, section: 6, latest: 6, devices: 3 };
+const MOST = { citizenship: Infinity, section: Infinity, latest: 30, devices: Infinity };
+
+const steady = new Steady();
+const snapshot = JSON.parse(find("#snapshot").textContent);
+const past = snapshot.view === "past";
+const words = new Words(await fetchWords(document.body.dataset.words));
+let room = new Room(snapshot);
+let view = readAddress();
+const clock = new ServerClock(steady, snapshot.now);
+const figures = new Figures(words, steady, (measure, side, revised) =>
+  lists.reasons(frozen?.room ?? room, measure, side, revised, clock.now()),
+);
+const lists = new Lists(words, view.kiosk ? MOST_ON_WALL : MOST, address);
+
+let looked = snapshot.now; // when the server last saw the store
+let lookedS = 0; // how long ago that was when it last spoke: its silence is another fact
+let trouble = "";
+let lateMs = 0;
+let state = past ? "past" : "connecting";
+let frozen = null; // {room, at, since}: what stays on the screen
+let ended = false;
+let fault = false; // an error in this page itself; only loading it anew ends that
+let connected = false;
+let lostSince = null;
+let checked = { at: -Infinity, digest: "" };
+let spokenAt = -Infinity;
+let missed = ""; // positions that a heartbeat named and the page has not reached
+let due = false; // a drawing is under way
+const days = new Map(); // the hours of days that are over, once they were asked for
+let [drawnAt, restMs] = [0, 0];
+
+// A screen without its words or with an error in it must not look like one that works.
+addEventListener("error", failed);
+addEventListener("unhandledrejection", failed);
+
+const stream = past ? null : new Stream(room.id, steady);
+stream?.addEventListener("snapshot", ({ detail }) => {
+  room = new Room(detail);
+  clock.set(detail.now);
+  [looked, lookedS, lateMs] = [detail.now, 0, 0];
+  options();
+  changed();
+});
+stream?.addEventListener("change", ({ detail }) => {
+  if (room.change(detail)) changed();
+  else stream.renew();
+});
+stream?.addEventListener("side", ({ detail }) => {
+  room.about(detail);
+  options();
+  changed();
+});
+stream?.addEventListener("heartbeat", ({ detail }) => heartbeat(detail));
+stream?.addEventListener("woken", () => tick());
+stream?.addEventListener("ended", () => {
+  ended = true;
+  tick();
+});
+
+listen();
+options();
+draw();
+tick();
+setInterval(tick, 1_000);
+
+function heartbeat({ now, first, sides, ...rest }) {
+  if (first) clock.set(now); // a new connection: its first message has not waited anywhere
+  connected = true;
+  lateMs = clock.heard(now);
+  if (lateMs > DELAYED_S * 1_000) stream.again(); // or it is this machine's clock that went ahead: the same helps
+  ({ looked, trouble } = rest);
+  lookedS = (Date.parse(now) - Date.parse(looked)) / 1000;
+  for (const side of sides) room.about(side);
+  const away = sides.filter(({ side, position }) => room.sides.get(side)?.position !== position);
+  const ahead = away.map(({ side, position }) => `${side} ${position}`).join();
+  // A heartbeat comes after the changes that it includes: one named twice that no change has brought is lost.
+  if (ahead && ahead === missed) stream.renew();
+  missed = ahead;
+  if (!ahead) {
+    room.digest = rest.digest;
+    if (steady.now() - checked.at > CHECKED_MS) check(rest.digest);
+  }
+  changed();
+  tick();
+}
+
+/** The page adds up for itself: what it holds has to have the digest that the server names for the same positions. */
+async function check(digest) {
+  checked.at = steady.now();
+  const own = await digestOf(room);
+  if (own && own !== digest) stream.renew();
+  else checked.digest = own ?? "";
+}
+
+// --- the numbers ---
+
+/** Draw at the next frame, or soon: a hidden page has no frames, and its title still tells. */
+function changed() {
+  if (due || frozen) return;
+  due = true;
+  const work = () => {
+    due = false;
+    draw();
+  };
+  const waitMs = restMs - (performance.now() - drawnAt);
+  if (document.hidden || waitMs > 0) setTimeout(work, Math.max(waitMs, 20));
+  else requestAnimationFrame(work);
+}
+
+function draw() {
+  const began = performance.now();
+  const shown = frozen?.room ?? room;
+  const serverMs = frozen?.at ?? asOf();
+  const found = sums(shown, view);
+  figures.draw(shown, view, found.figures);
+  lists.draw(shown, view, found, serverMs);
+  hours(shown, serverMs);
+  positions(shown, serverMs);
+  foot(shown);
+  drawnAt = performance.now();
+  restMs = 3 * (drawnAt - began); // a slow PC with a large log spends a quarter of its time here, not all of it
+}
+
+/** The moment, in the server's time, at which the numbers were true. */
+function asOf() {
+  const latest = Math.max(...Array.from(room.sides.values(), ({ position }) => Number.parseInt(position)));
+  return past ? latest : Date.parse(looked);
+}
+
+function hours(shown, serverMs) {
+  const sides = [...shown.sides.values()].filter(({ side }) => !view.side || side === view.side);
+  const plan = view.operation ? planOf(shown, view.operation) : null;
+  drawHours(
+    find("#hours > div"),
+    sides.map((side) => {
+      const last = [plan?.ends, view.to].filter(Boolean).sort()[0];
+      const over = last ? dayStart(dayAfter(last), side.zone) : Infinity;
+      const end = Math.min(past ? serverMs : (frozen?.at ?? clock.now()), over);
+      const known = end === over && side.hours.since * 1000 > over - 86_400_000 ? ofDay(last, side) : side;
+      const hours = hourly(known, view, end / 1000).map((hour) =>
+        hour.start * 1000 > serverMs ? { ...hour, count: null } : hour,
+      );
+      return { ...side, hours };
+    }),
+    words,
+  );
+}
+
+/** A side with the hours of a day that is over: the snapshot has those of the last day only, the log has all. */
+function ofDay(day, side) {
+  const known = days.get(day) ?? { at: -Infinity, positions: "", sides: null };
+  const positions = Array.from(room.sides.values(), ({ position }) => position).join();
+  if (!past && known.positions !== positions && steady.now() - known.at > DAY_MS) {
+    days.set(day, Object.assign(known, { positions, at: steady.now() }));
+    const failed = () => Object.assign(known, { positions: "" }); // asked for again when it is drawn again
+    const taken = fetch(`/api/hours?day=${day}`).then((answer) => (answer.ok ? answer.json() : Promise.reject(answer)));
+    taken.then((sides) => { known.sides = sides; changed(); }, failed);
+    setTimeout(changed, DAY_MS + 1_000); // reports of that day may have come meanwhile
+  }
+  const hours = known.sides?.[side.side];
+  return hours ? { ...side, hours } : side;
+}
+
+function positions(shown, serverMs) {
+  const zone = zoneOf(shown);
+  const place = find("#asof");
+  const parts = Array.from(shown.sides.values(), ({ side, position }) => [side, position]);
+  replace(place, parts.map(([side]) => side).join(), () => [
+    make("span"),
+    ...parts.map(([side]) => make("span", {}, ` · ${side} `, make("a", { "data-position": side }))),
+  ]);
+  write(place.firstChild, words.say("asof", { time: words.time(serverMs, zone, { today: clock.now() }) }));
+  for (const [side, position] of parts) {
+    const link = find(`[data-position="${side}"]`, place);
+    write(link, position);
+    mark(link, {
+      href: address({ at: position }),
+      title: words.say("position.title", { position }),
+      "aria-label": `${words.say("position")} ${position}`,
+    });
+  }
+  const plan = view.operation ? planOf(shown, view.operation) : null;
+  write(find("#operation"), view.operation ? plan?.name || view.operation : words.say("operation.all"));
+  mark(find("#operation"), { title: view.operation || undefined });
+  write(find("#day"), plan ? dayOf(plan, localDay(serverMs, zone)) : period());
+}
+
+function dayOf(plan, today) {
+  const days = (to) => (Date.parse(to) - Date.parse(plan.starts)) / 86_400_000 + 1;
+  if (today < plan.starts) return words.say("operation.ahead", { date: words.day(plan.starts) });
+  if (today > plan.ends || plan.closed) return words.say("operation.over", { date: words.day(plan.ends) });
+  return words.say("operation.day", { day: days(today), days: days(plan.ends) });
+}
+
+function period() {
+  const { from, to } = view;
+  if (from && to) return words.days(from, to);
+  return from
+    ? words.say("period.from", { from: words.day(from) })
+    : to
+      ? words.say("period.to", { to: words.day(to) })
+      : "";
+}
+
+function foot(shown) {
+  const audits = Array.from(shown.sides.values(), ({ side, zone, audit }) => {
+    if (!audit) return { text: `○ ${side} ${words.say("audit.none")}` };
+    const at = words.time(Date.parse(audit.at), zone, { today: clock.now() });
+    const title = words.say("audit.title", { digest: audit.digest });
+    return { text: `✓ ${side} ${words.say("audit.agreed")} ${audit.position}, ${at}`, title };
+  });
+  const spans = () => audits.map(({ text, title }) => make("span", { title }, `${text} `));
+  replace(find("#audit"), JSON.stringify(audits), spans);
+  const own = checked.digest === shown.digest && checked.digest;
+  replace(find("#digest"), `${shown.digest}${own}`, () =>
+    make(
+      "details",
+      {},
+      make(
+        "summary",
+        { title: words.say("digest.title") },
+        `${words.say("digest")} `,
+        make("code", {}, shown.digest.slice(0, 12)),
+        own ? ` ✓ ${words.say("digest.checked")}` : "",
+      ),
+      make("code", {}, shown.digest),
+    ),
+  );
+}
+
+// --- how things are ---
+
+function tick() {
+  const sides = [...room.sides.values()];
+  const silentS = stream ? stream.silentMs / 1000 : 0;
+  let causes = [];
+  if (fault) state = "lost";
+  else if (past) state = "past";
+  else if (ended) state = "ended";
+  else {
+    ({ state, causes } = health({ silentS, lateS: lateMs / 1000, lookedS, trouble, sides }));
+    if (!connected && state !== "lost") state = "connecting"; // the page came with numbers; the stream has yet to speak
+  }
+  if (state !== "lost") lostSince = null;
+  else lostSince ??= Math.max(clock.now() - silentS * 1000, asOf());
+  mark(document.body, { "data-state": state, "data-frozen": frozen ? "" : undefined });
+  write(find("#state"), `${ICONS[state]} ${words.say(`state.${state}`)}`);
+  write(find("#age"), past || state === "connecting" ? "" : words.age(silentS));
+  const lag = sides.reduce((sum, side) => sum + side.lag, 0);
+  write(find("#lag"), past ? "" : `· ${words.say("lag", { n: words.number(lag) })}`);
+  mark(find("#lag"), {
+    title: sides.map(({ side, lag_s }) => words.say("lag.title", { side, age: words.age(lag_s) })).join("\n"),
+  });
+  sides.forEach(heardOf);
+  banners(causes);
+  freezing();
+  if (!frozen) figures.fade();
+  title();
+  speak();
+}
+
+function heardOf({ side, zone, heard, parked }) {
+  const place = find(`#figures th[data-side="${side}"] .heard`);
+  if (!place) return;
+  const age = heard ? clock.age(heard) : Infinity;
+  const silent = age > SILENT_S;
+  const text = !heard
+    ? `◐ ${words.say("heard.never")}`
+    : past
+      ? words.say("heard.at", { time: words.time(Date.parse(heard), zone, { today: asOf() }) })
+      : silent
+        ? `◐ ${words.say("silent", { age: words.age(age) })}`
+        : words.say("heard", { age: words.age(age) });
+  write(place, parked ? `${text} · △ ${words.count("parked", parked)}` : text);
+  mark(place, {
+    "data-silent": silent && !past ? "" : undefined,
+    title: parked ? words.say("parked.title") : undefined,
+  });
+}
+
+function banners(causes) {
+  if (fault) return;
+  const zone = zoneOf(room);
+  const time = (ms) => words.time(ms, zone, { today: clock.now() });
+  const shownAsOf = time(frozen?.at ?? asOf());
+  const loss = find("#loss");
+  // An alert: its text is written once per loss, and nobody is told of the seconds one by one.
+  if (state === "lost") {
+    replace(loss, `lost ${lostSince}`, () =>
+      make(
+        "p",
+        {},
+        `✕ ${words.say("lost.banner", { time: time(lostSince), asof: shownAsOf })} `,
+        make("span", { "aria-hidden": true }),
+      ),
+    );
+    write(find("span", loss), words.age((clock.now() - lostSince) / 1000));
+  } else if (state === "ended")
+    replace(loss, "ended", () =>
+      make(
+        "p",
+        {},
+        `✕ ${words.say("ended.banner", { asof: shownAsOf })} `,
+        make("a", { href: location.href }, words.say("ended.login")),
+      ),
+    );
+  else replace(loss, "", () => []);
+  const texts = causes.map(({ cause, side, age, trouble }) => {
+    const why = trouble ? `${troubleWords(trouble)} ` : "";
+    return why + words.say(`delayed.${cause}`, { side, age: words.age(age), time: time(Date.parse(looked)) });
+  });
+  replace(find("#delay"), texts.join(" "), () => (texts.length ? make("p", {}, `◐ ${texts.join(" ")}`) : ""));
+}
+
+/** What stands still needs saying in large letters; a wall that nobody comes back to goes on by itself. */
+function freezing() {
+  const place = find("#frozen");
+  mark(place, { hidden: frozen ? undefined : "" });
+  if (!frozen) return;
+  const oldS = (steady.now() - frozen.since) / 1000;
+  if (view.kiosk && oldS >= FREEZE_MAX_S) {
+    resume();
+    const notice = find("#notice");
+    write(notice, words.say("frozen.resumed", { age: words.age(FREEZE_MAX_S) }));
+    setTimeout(() => write(notice, ""), NOTICE_MS);
+    return;
+  }
+  write(find("strong", place), `❄ ${words.say("state.frozen")}`);
+  const how = view.kiosk
+    ? words.say("frozen.auto", { age: words.age(FREEZE_MAX_S - oldS) })
+    : words.say("frozen.resume");
+  write(
+    find("span", place),
+    `${words.say("frozen.view", { time: words.time(frozen.at, zoneOf(room)), age: words.age(oldS) })} · ${how}`,
+  );
+}
+
+function troubleWords(code) {
+  return words.has(`trouble.${code}`) ? words.say(`trouble.${code}`) : words.say("trouble.other", { code });
+}
+
+function freeze() {
+  if (past) return; // which does not move
+  frozen = { room: structuredClone(room), at: asOf(), since: steady.now() };
+  toggled();
+}
+
+function resume() {
+  frozen = null;
+  draw();
+  toggled();
+}
+
+function toggled() {
+  mark(find("#freeze"), { "aria-pressed": Boolean(frozen) });
+  write(find("#freeze"), words.say(frozen ? "resume" : "freeze"));
+  tick();
+}
+
+function title() {
+  const persons = find('#figures [data-measure="persons"] b').textContent;
+  const now = frozen ? `❄ ${words.say("state.frozen")}` : `${ICONS[state]} ${words.say(`state.${state}`)}`;
+  const text = `${now} · ${persons} · ${find("#operation").textContent} · Fieldtally`;
+  if (document.title !== text) document.title = text;
+}
+
+/** For those who hear the screen: one sentence, and only when it is another one. */
+function speak() {
+  const place = find("#spoken");
+  if (frozen || steady.now() - spokenAt < SPOKEN_MS) return;
+  const spoken = Array.from(
+    document.querySelectorAll("#figures tbody tr"),
+    (row) => `${row.cells[0].textContent}: ${find("b", row).textContent}`,
+  ).join("; ");
+  if (place.dataset.figures === spoken + state) return;
+  place.dataset.figures = spoken + state;
+  write(
+    place,
+    words.say("status", {
+      state: words.say(`state.${state}`),
+      figures: spoken,
+      time: words.time(asOf(), zoneOf(room), { seconds: false }),
+    }),
+  );
+  spokenAt = steady.now();
+}
+
+function failed() {
+  fault = true;
+  document.body.dataset.state = "lost";
+  replace(find("#loss"), "failed", () =>
+    make("p", {}, `✕ ${words.say("fault.banner")} `, make("a", { href: location.href }, words.say("fault.reload"))),
+  );
+}
+
+// --- the address is the view ---
+
+function readAddress() {
+  const of = new URLSearchParams(location.search);
+  const [operation, side, from, to] = ["operation", "side", "from", "to"].map((name) => of.get(name) ?? "");
+  return { operation, side, from, to, kiosk: of.get("kiosk") === "1" };
+}
+
+/** The address of this view with some of it changed; an empty value leaves a thing out. */
+function address(changes, base = location.pathname) {
+  const query = new URLSearchParams(location.search);
+  for (const [name, value] of Object.entries(changes))
+    if (value) query.set(name, value);
+    else query.delete(name);
+  return query.size ? `${base}?${query}` : base;
+}
+
+/** Fill in what may be chosen, and what links lead to from this view. */
+function options() {
+  const form = find("#filters");
+  const plans = [
+    ...new Set([...room.sides.values()].flatMap(({ operations }) => operations.map(({ operation }) => operation))),
+  ].sort();
+  for (const [name, values] of [
+    ["operation", plans],
+    ["side", [...room.sides.keys()]],
+  ]) {
+    const select = form.elements[name];
+    const known = [...select.options].map(({ value }) => value);
+    for (const value of values) if (!known.includes(value)) select.add(make("option", { value }, value));
+    if (select !== document.activeElement) select.value = view[name];
+  }
+  for (const name of ["from", "to"]) form.elements[name].value = view[name];
+  for (const link of document.querySelectorAll("a[data-set]")) {
+    const [name, value] = link.dataset.set.split("=");
+    mark(link, { href: address({ [name]: value }) });
+  }
+  for (const link of document.querySelectorAll("a[data-export]"))
+    mark(link, { href: address({ download: link.dataset.export.endsWith(".json") ? "1" : "" }, link.dataset.export) });
+}
+
+function listen() {
+  const form = find("#filters");
+  const go = (event) => {
+    if (form.elements.at.value !== (new URLSearchParams(location.search).get("at") ?? "")) return; // another page
+    event.preventDefault();
+    const entries = ["operation", "side", "from", "to"].map((name) => [name, form.elements[name].value]);
+    history.pushState(null, "", address(Object.fromEntries(entries)));
+    moved();
+  };
+  form.addEventListener("submit", go);
+  form.addEventListener("change", (event) => {
+    if (event.target.name !== "at") go(event);
+  });
+  addEventListener("popstate", moved);
+  find("#freeze").hidden = past;
+  find("#freeze").addEventListener("click", () => (frozen ? resume() : freeze()));
+  find("#resume").addEventListener("click", () => {
+    resume();
+    find("#freeze").focus();
+  });
+  find("#print").addEventListener("click", () => print());
+  addEventListener("beforeprint", () => (find("#digest details").open = true)); // paper carries the whole digest
+  addEventListener("keydown", (event) => {
+    if (find("#reasons").open || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+    const busy = event.target.closest?.("input, select, textarea, button, a, summary");
+    if (event.key === " " && !busy) {
+      event.preventDefault();
+      if (frozen) resume();
+      else freeze();
+    } else if (event.key === "Escape" && frozen) resume();
+  });
+}
+
+function moved() {
+  view = readAddress();
+  options();
+  draw();
+  tick();
+}
+
+// --- small things ---
+
+function zoneOf(shown) {
+  return (shown.sides.get(view.side) ?? [...shown.sides.values()][0])?.zone ?? "UTC";
+}
+
+async function fetchWords(from) {
+  for (;;) {
+    const answer = await fetch(from).catch(() => null);
+    if (answer?.ok) return answer.json();
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+  }
+}

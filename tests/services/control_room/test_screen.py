@@ -1,0 +1,390 @@
+"""The screen in a real browser: reports that become numbers, who sees what, and what one may do with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.screens import Walls, running_wall
+from tests.waiting import wait_for
+
+UNITS = {"en": ("person", "persons", "persons", "persons"), "sl": ("oseba", "osebi", "osebe", "oseb"),
+         "hr": ("osoba", "osobe", "osobe", "osoba")}  # fmt: skip
+NAMES = {"en": "Syria", "sl": "Sirija", "hr": "Sirija"}
+
+_NOTE_CHANGES = """() => {
+    globalThis.same = true; // a page that was loaded anew does not know it
+    globalThis.changed = [];
+    const digits = document.querySelector('#figures [data-measure=persons] td[data-side=""] b');
+    new MutationObserver(() => changed.push([digits.textContent, Date.now()]))
+        .observe(digits, { childList: true, characterData: true, subtree: true });
+}"""
+
+
+@pytest.fixture(scope="module")
+def walls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walls]:
+    """Give all that these tests have in common, once."""
+    with running_wall(tmp_path_factory.mktemp("wall")) as walls:
+        yield walls
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("language", ["sl", "hr", "en"])
+def test_a_report_changes_the_right_number_within_a_second_without_a_reload(walls: Walls, language: str) -> None:
+    operation = walls.wall.operation()
+    with walls.screen() as screen:
+        screen.open(f"?operation={operation}&lang={language}")
+        screen.page.evaluate(_NOTE_CHANGES)
+        for total, more, unit in zip((1, 2, 3, 5), (1, 1, 1, 2), UNITS[language], strict=True):
+            posted = screen.page.evaluate("Date.now()")
+            walls.wall.apprehended(operation, persons={"SYR": more})
+            screen.wait_for_number(str(total))
+            digits, at = screen.page.evaluate("changed.at(-1)")
+            assert str(total) == digits
+            assert at - posted < 1_000
+            assert unit == screen.unit()
+        assert screen.page.evaluate("same")
+        assert ["5", "0"] == [screen.number(side=side) for side in ("SI", "HR")]
+        assert [f"{NAMES[language]} 5 0 5 0"] == [
+            " ".join(row.split()) for row in screen.page.locator("#citizenship tbody tr").all_inner_texts()
+        ]
+
+
+def test_each_measure_and_side_has_its_own_numbers(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen() as screen:
+        screen.open(f"?operation={operation}")
+        walls.wall.report(
+            "smuggler_arrest", operation, case=operation, smugglers={"UKR": 2}, smuggled_persons={"SYR": 1_234}
+        )
+        walls.wall.report("custody", operation, case=operation, remanded={"UKR": 1})
+        walls.wall.apprehended(operation, "HR", {"AFG": 3, "XXA": 1})
+        expected = {"smugglers": 2, "smuggling_cases": 1, "smuggled_persons": 1_234, "remanded": 1}
+        wait_for(
+            lambda: (
+                screen.figures()
+                == {f"{measure} {side}": number for measure, number in expected.items() for side in ("", "SI")}
+                | {"persons ": 4, "persons HR": 4}
+            ),
+            what="the numbers",
+        )
+        assert "1,234" == screen.number("smuggled_persons")
+        assert ["smugglers", "case", "persons", "person"] == [screen.unit(measure) for measure in expected]
+        chips = screen.page.locator("#figures .chip:visible").all_inner_texts()
+        assert ["▲+4", "▲+4", "▲+2", "▲+2", "▲+1", "▲+1", "▲+1,234", "▲+1,234", "▲+1", "▲+1"] == chips
+
+
+def test_what_is_shown_is_what_is_stored_and_the_page_has_computed_the_digest_itself(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    walls.wall.apprehended(operation, persons={"SYR": 4})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen:
+        screen.open()
+        screen.wait_until_it_agrees()
+        wait_for(lambda: "computed here too" in screen.text("#digest"), what="the page's own digest")
+
+
+# Amendments
+
+
+def test_an_amended_number_says_by_how_much_and_why(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen() as screen:
+        screen.open(f"?operation={operation}")
+        corrected = walls.wall.apprehended(operation, persons={"SYR": 4})
+        withdrawn = walls.wall.apprehended(operation, persons={"AFG": 2})
+        screen.wait_for_number("6")
+        assert 0 == screen.page.locator(".amended:visible").count()
+        corrected_content: dict[str, Any] = {"amends": corrected, "revision": 1, "persons": {"SYR": 3}}
+        walls.wall.report("apprehension", operation, **corrected_content)
+        walls.wall.report("withdrawal", operation, amends=withdrawn, revision=1, reason="duplicate")
+        screen.wait_for_number("3")
+        mark = screen.page.locator('#figures [data-measure=persons] td[data-side="SI"] .amended')
+        assert "r −3" == mark.inner_text()
+        mark.click()
+        assert "Amended: Persons apprehended, SI" == screen.text("#reasons h2")
+        rows = [
+            re.split(r"\t", row) for row in screen.page.locator("#reasons tbody tr").all_inner_texts()
+        ]  # fmt: skip
+        assert [("−2 Afghanistan", "withdrawn: duplicate"), ("−1 Syria", "corrected content")] == [
+            (row[2], row[3]) for row in rows
+        ]
+        screen.page.keyboard.press("Escape")
+        assert screen.page.locator("#reasons").is_hidden()
+        assert mark.evaluate("(mark) => mark === document.activeElement")
+
+
+# Who sees what
+
+
+def test_a_viewer_of_one_side_receives_no_byte_about_the_other(walls: Walls) -> None:
+    """Of everything that the browser received; one who sees both sides receives all of it."""
+    operation = walls.wall.operation()
+    words = {"SI": (operation, "4711"), "HR": ("HR-MP-07", "HR-DESK", "rijeka", "6174", "6,174")}
+
+    def received(sides: str) -> str:
+        texts: list[str] = []
+        answers: list[Any] = []
+
+        def keep() -> None:
+            texts.append(screen.page.content())
+            texts.extend(answer.text() for answer in answers if "/api/stream" not in answer.url)
+            answers.clear()
+
+        def heard(word: str) -> int:
+            assert screen.state == "live"  # Playwright tells of what came only while it is asked something
+            return sum(word in text for text in texts)
+
+        with walls.screen(walls.wall.viewer(sides)) as screen:
+            wire = screen.page.context.new_cdp_session(screen.page)
+            wire.send("Network.enable")
+            wire.on("Network.eventSourceMessageReceived", lambda message: texts.append(json.dumps(message)))
+            screen.page.on("response", lambda answer: answer.status == 304 or answers.append(answer))
+            screen.open("?lang=en")
+            walls.wall.apprehended(operation, "HR", {"IRQ": 6_174})
+            walls.wall.apprehended(operation, "SI", {"IRQ": 4_711})
+            wait_for(lambda: heard("4711"), what="the change")
+            wait_for(lambda: heard('"heartbeat"') > 2, what="heartbeats")
+            keep()
+            screen.open(f"?lang=en&at={walls.wall.position('SI')}", "past")
+            for kind in ("", ".csv", ".json"):
+                screen.page.evaluate(f"fetch('/api/tallies{kind}').then((answer) => answer.text())")
+            keep()
+        return "\n".join(texts)
+
+    one, both = received("SI"), received("SI,HR")
+    for word in words["SI"]:
+        assert word in one
+    for word in words["HR"]:
+        assert word not in one
+        assert word in both
+    assert not re.search(r'"HR"|HR[:|]|HR-', one)
+
+
+# The address is the view
+
+
+def test_filters_write_the_address_and_the_address_restores_the_view(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    walls.wall.apprehended(operation, "SI", {"SYR": 3})
+    walls.wall.apprehended(operation, "HR", {"SYR": 4})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen:
+        screen.open("?theme=dark")
+        screen.page.evaluate("globalThis.same = true")
+        screen.filtered(operation=operation)
+        screen.wait_for_number("7")
+        screen.filtered(side="HR")
+        screen.wait_for_number("4")
+        screen.filtered(to="2020-01-31")
+        screen.wait_for_number("0")
+        screen.page.go_back()
+        screen.wait_for_number("4")
+        assert screen.page.evaluate("same")
+        assert screen.page.url.endswith(f"/?theme=dark&operation={operation}&side=HR")
+        seen = screen.figures()
+        screen.page.reload()
+        screen.wait_for_state("live")
+        assert [seen] == [screen.figures()]
+        assert 1 == screen.page.locator("#figures thead th[data-side]").count()
+        assert [operation, "HR"] == [
+            screen.page.locator(f"#filters [name={name}]").input_value() for name in ("operation", "side")
+        ]
+        for export in ("csv", "json"):
+            address = screen.page.locator(f'[data-export$="{export}"]').get_attribute("href")
+            answer = screen.page.evaluate("(address) => fetch(address).then((answer) => answer.text())", address)
+            assert "SYR" in answer
+            assert "|SI|" not in answer
+
+
+def test_the_past_is_marked_has_its_numbers_and_no_stream(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    walls.wall.apprehended(operation, persons={"SYR": 3})
+    walls.wall.wait_until_counted()
+    then = walls.wall.position("SI")
+    walls.wall.apprehended(operation, persons={"SYR": 9})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen:
+        asked: list[str] = []
+        screen.page.on("request", lambda request: asked.append(request.url))
+        screen.open(f"?operation={operation}&at={then}&lang=en", "past")
+        assert "3" == screen.number()
+        assert f"◷ The past: as rebuilt at {then} To the live view" == screen.text("#banners .past")
+        assert "◷ THE PAST" == screen.text("#state")
+        assert not [url for url in asked if "/api/" in url]
+        screen.page.get_by_text("To the live view").click()
+        screen.wait_for_state("live")
+        assert "12" == screen.number()
+        assert [url for url in asked if "/api/stream" in url]
+
+
+def test_language_and_theme_change_and_the_rest_of_the_view_stays(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen(color_scheme="light") as screen:
+        screen.open("?lang=en")
+        screen.filtered(operation=operation)
+        light = screen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        screen.page.get_by_role("link", name="Slovenščina").click()
+        screen.wait_for_state("live")
+        assert "● V ŽIVO" == screen.text("#state")
+        assert "sl" == screen.page.locator("html").get_attribute("lang")
+        screen.page.get_by_role("link", name="Temno").click()
+        screen.wait_for_state("live")
+        assert screen.page.url.endswith(f"/?lang=sl&operation={operation}&theme=dark")
+        assert light != screen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+# Standing still
+
+
+def test_a_frozen_view_stands_still_says_so_and_goes_on_with_what_is_true(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen() as screen, walls.screen() as beside:
+        for one in (screen, beside):
+            one.open(f"?operation={operation}&lang=en")
+        for before, (how, back) in enumerate((("Space", "Escape"), ("Space", "Space"), ("#freeze", "#resume"))):
+            _do(screen, how)
+            assert screen.page.locator("#frozen").is_visible()
+            assert screen.text("#frozen").startswith("❄ FROZEN view of ")
+            assert "❄ FROZEN" in screen.page.title()
+            walls.wall.apprehended(operation)
+            beside.wait_for_number(str(before + 1))
+            assert str(before) == screen.number()
+            assert "live" == screen.state  # the link is another fact
+            _do(screen, back)
+            screen.wait_for_number(str(before + 1))
+            assert screen.page.locator("#frozen").is_hidden()
+
+
+def _do(screen: Any, step: str) -> None:
+    if step.startswith("#"):
+        screen.page.locator(step).click()
+    else:
+        screen.page.evaluate("document.activeElement.blur()")
+        screen.page.keyboard.press(step)
+
+
+def test_space_in_a_field_or_on_a_button_is_for_the_field_or_the_button(walls: Walls) -> None:
+    with walls.screen() as screen:
+        screen.open()
+        for field in ("[name=operation]", "[name=at]", "#digest summary"):
+            screen.page.locator(field).focus()
+            screen.page.keyboard.press("Space")
+            assert screen.page.locator("#frozen").is_hidden()
+            screen.page.keyboard.press("Escape")
+
+
+def test_a_wall_that_somebody_froze_and_left_goes_on_by_itself(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen() as screen:
+        screen.page.clock.install()
+        screen.open(f"?operation={operation}&kiosk=1&lang=en")
+        walls.wall.apprehended(operation)
+        screen.wait_for_number("1")
+        screen.page.keyboard.press("Space")
+        walls.wall.apprehended(operation)
+        screen.page.clock.fast_forward("04:00")
+        wait_for(lambda: "4 min old · resumes by itself in 5" in screen.text("#frozen"), what="how old the view is")
+        screen.wait_for_state("live")
+        screen.page.clock.run_for(2_000)
+        assert "1" == screen.number()
+        assert "▲+1" == screen.text('#figures [data-measure=persons] td[data-side=""] .chip')
+        screen.page.clock.fast_forward("01:05")
+        screen.wait_for_number("2")
+        assert screen.page.locator("#frozen").is_hidden()
+        assert "The frozen view went on by itself after 5 min." == screen.text("#notice")
+
+
+def test_changes_fade_unless_motion_is_not_wanted(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen() as moving, walls.screen(reduced_motion="reduce") as still:
+        for screen in (moving, still):
+            screen.page.clock.install()
+            screen.open(f"?operation={operation}")
+        walls.wall.apprehended(operation)
+        for screen, animated in ((moving, True), (still, False)):
+            screen.wait_for_number("1")
+            chip = screen.page.locator('#figures [data-measure=persons] td[data-side=""] .chip')
+            assert "▲+1" == chip.inner_text()
+            assert animated == chip.evaluate("(chip) => chip.getAnimations().length > 0")
+            screen.page.clock.fast_forward("01:05")
+            wait_for(lambda chip=chip: not chip.inner_text(), what="the change to go")  # type: ignore[misc]
+
+
+# Logging in and out
+
+
+def test_a_wrong_token_is_refused_in_words_and_a_right_one_leads_to_the_view_that_was_asked_for(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen(None, may_fail=True) as screen:
+        page = screen.page
+        page.goto(f"{walls.wall.address}/?operation={operation}&lang=sl")
+        page.keyboard.type("wrong")
+        page.keyboard.press("Enter")
+        assert screen.text("#wrong").startswith("✕ Ta žeton ni znan ali je preklican.")
+        page.keyboard.type(walls.wall.viewer())
+        page.keyboard.press("Enter")
+        screen.wait_for_state("live")
+        assert page.url.endswith(f"/?operation={operation}&lang=sl")
+        (cookie,) = page.context.cookies()
+        assert (True, "Lax") == (cookie["httpOnly"], cookie["sameSite"])
+        page.get_by_role("button", name="Odjava").click()
+        page.locator("input[name=token]").wait_for()
+        assert [] == page.context.cookies()
+        page.go_back()
+        page.locator("input[name=token]").wait_for()  # nothing of it is kept by the browser
+
+
+def test_a_log_in_that_has_ended_is_said_and_no_number_looks_current(walls: Walls) -> None:
+    token = walls.wall.viewer()
+    with walls.screen(token, may_fail=True) as screen:
+        screen.open("?lang=en")
+        walls.wall.revoke(token)
+        screen.wait_for_state("ended")
+        assert "✕ LOGGED OUT" == screen.text("#state")
+        assert "Your log-in has ended." in screen.text("#loss")
+        screen.page.get_by_role("link", name="Log in again").click()
+        screen.page.locator("input[name=token]").wait_for()
+
+
+# Keyboard
+
+
+def test_everything_is_reached_by_the_keyboard_in_the_order_of_the_page_and_seen_to_be(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    walls.wall.apprehended(operation)
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen:
+        screen.open(f"?operation={operation}&lang=en")
+        expected: int = screen.page.evaluate(
+            """() => Array.from(document.querySelectorAll("a[href], button, input:not([type=hidden]), select, summary,"
+                + "[tabindex='0']")).filter((element) => element.checkVisibility()).length"""
+        )
+        reached = []
+        for _ in range(3 * expected):
+            screen.page.keyboard.press("Tab")
+            at = screen.page.evaluate(
+                """() => {
+                    const element = document.activeElement;
+                    if (element === document.body) return null;
+                    const { top, bottom, left } = element.getBoundingClientRect();
+                    const seen = document.elementFromPoint(Math.max(left + 3, 0), (top + bottom) / 2);
+                    return { name: element.name || element.id || element.textContent.trim().slice(0, 20),
+                        again: Boolean(element.reached), place: (element.reached = true),
+                        outlined: getComputedStyle(element).outlineStyle !== "none",
+                        seen: element.contains(seen) || Boolean(seen?.contains(element)) };
+                }"""
+            )
+            if at is None:
+                break
+            if not at["again"]:  # the parts of a date are one after the other
+                reached.append(at)
+        assert "Skip to the numbers" == reached[0]["name"]
+        assert expected == len(reached)
+        assert [] == [at for at in reached if not (at["outlined"] and at["seen"])]
