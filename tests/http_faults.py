@@ -116,7 +116,7 @@ class Connection:
             self._knock.send(b"x")
 
     def _serve(self) -> None:
-        with self._client, self._knock, self._heard, suppress(ConnectionError):
+        with self._client, self._knock, self._heard, suppress(OSError):
             self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._fault.login_page:
                 self._portal()

@@ -105,7 +105,9 @@ def test_the_limit_of_bytes_is_to_the_byte() -> None:
     assert isinstance(admit(longest, SIDES), Admitted)
     refused = admit(longest + b" ", SIDES)
     assert isinstance(refused, Rejected)
-    assert ("", "too-large", "longer than 65,536 bytes") == (refused.id, refused.problem.code, refused.problem.detail)
+    # Named, so that its sender knows which one it is.
+    assert (given.uid(1), "too-large") == (refused.id, refused.problem.code)
+    assert refused.problem.detail == "longer than 65,536 bytes"
 
 
 def test_a_problem_repeats_no_value_of_the_event() -> None:
