@@ -92,7 +92,9 @@ class Repeated(NamedTuple):
 def admit(raw: bytes, sides: Collection[Side]) -> Admitted | Rejected:
     """Decide about the form of one submitted report; `sides` are those with a log here."""
     if len(raw) > EVENT_BYTES_MAX:
-        return Rejected(codec.readable_id(raw), problem("too-large", REJECTED, f"longer than {EVENT_BYTES_MAX:,} bytes"))
+        return Rejected(
+            codec.readable_id(raw), problem("too-large", REJECTED, f"longer than {EVENT_BYTES_MAX:,} bytes")
+        )
     try:
         event = codec.decode(raw)
         canonical = codec.encode(event)
