@@ -325,9 +325,11 @@ def test_a_wrong_token_is_refused_in_words_and_a_right_one_leads_to_the_view_tha
     with walls.screen(None, may_fail=True) as screen:
         page = screen.page
         page.goto(f"{walls.wall.address}/?operation={operation}&lang=sl")
+        page.locator("[name=token]:focus").wait_for()
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
         assert screen.text("#wrong").startswith("✕ Ta žeton ni znan ali je preklican.")
+        page.locator("[name=token]:focus").wait_for()
         page.keyboard.type(walls.wall.viewer())
         page.keyboard.press("Enter")
         screen.wait_for_state("live")

@@ -199,6 +199,7 @@ def test_axe_finds_nothing_about_the_past_the_log_in_and_what_is_folded(walls: W
     with walls.screen(None, may_fail=True) as screen:
         screen.page.goto(f"{walls.wall.address}/?theme={theme}")
         assert_no_findings(screen)
+        screen.page.locator("[name=token]:focus").wait_for()
         screen.page.keyboard.type("wrong")
         screen.page.keyboard.press("Enter")
         screen.page.locator("#wrong").wait_for()
