@@ -386,6 +386,10 @@ class RoomSide:
             audit=self._audit,
         )
 
+    def plans(self) -> SideMessage:
+        """Return the operations and devices."""
+        return SideMessage(self.side.side, self._operations, self._devices)
+
     def lag_s(self) -> float:
         """Return for how many seconds the oldest entry that is not counted has been in the log."""
         if self.seen is None or self.seen.next_entry is None:

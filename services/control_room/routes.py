@@ -340,7 +340,8 @@ class ControlRoom:
             raise RefusedError(problem("method-not-allowed", 405, "only GET"), {"allow": "GET"})
         audience = await self._audience(headers)
         since = headers.get("last-event-id") or parse_qs(scope["query_string"].decode("latin-1")).get("since", [""])[0]
-        stream = self.streams.open(audience, since, self.heartbeat(audience))
+        plans = [self.sides[side].plans() for side in audience]
+        stream = self.streams.open(audience, since, self.heartbeat(audience), plans)
         gone = asyncio.ensure_future(_gone(receive))
         gone.add_done_callback(lambda _: stream.end())
         checked = self._monotonic()

@@ -120,7 +120,9 @@ class Streams:
         """Who has streams open."""
         return [audience for audience, streams in self._open.items() if streams]
 
-    def open(self, audience: Audience, since: str, heartbeat: HeartbeatMessage) -> Stream:
+    def open(
+        self, audience: Audience, since: str, heartbeat: HeartbeatMessage, sides: Sequence[SideMessage] = ()
+    ) -> Stream:
         """Open a stream that goes on from `since`, or begins with a reset if it cannot; without, it begins now."""
         self.flush()
         stream = Stream()
@@ -130,6 +132,8 @@ class Streams:
         stream.push(_event("heartbeat", heartbeat))
         if self._closed:
             stream.end()
+        for side in sides:  # told when they change, and kept by nobody: who was away may have missed one
+            stream.push(_event("side", side))
         self._open.setdefault(audience, set()).add(stream)
         return stream
 

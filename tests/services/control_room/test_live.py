@@ -39,13 +39,27 @@ def test_changes_of_the_other_side_reach_only_those_who_see_it(
         more = given.apprehension(id=9, side="HR", unit="HR-PU-07", section="rijeka", persons={"SYR": 3333})
         feed(client, settings.prefix, "HR", [given.entry(more)])
         project(settings)
-        wait_for(lambda: both.named("change") and both.named("side"), what="the change for who sees both")
+        wait_for(lambda: both.named("change") and len(both.named("side")) > 2, what="the change for who sees both")
         beats = len(one.named("heartbeat"))
         wait_for(lambda: len(one.named("heartbeat")) > beats + 1, what="heartbeats")
-        assert not one.named("change", "side", "reset")
+        assert not one.named("change", "reset")
+        assert ["SI"] == [message.data["side"] for message in one.named("side")]  # with which each stream begins
         for word in (*WORDS["HR"], "3333", "HR"):
             assert word not in one.text
     assert b"3333" not in viewer.get("/api/tallies").content
+    assert room
+
+
+def test_a_stream_begins_with_the_operations_and_devices_of_its_sides(room: Served, auditor: Browser) -> None:
+    """They are told when they change, and kept by nobody: one told between a snapshot and its stream would be lost."""
+    snapshot = auditor.get("/api/tallies").json()
+    with auditor.listening(since=snapshot["id"]) as stream:
+        wait_for(lambda: stream.named("heartbeat"), what="the stream to begin")
+        wait_for(lambda: len(stream.named("side")) == 2, what="both sides")
+        told = {message.data["side"]: message.data for message in stream.named("side")}
+    for side in snapshot["sides"]:
+        assert side["operations"] and side["devices"]
+        assert {name: side[name] for name in ("side", "operations", "devices")} == told[side["side"]]
     assert room
 
 
