@@ -10,14 +10,14 @@ import os
 import socket
 from contextlib import ExitStack
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from structlog.typing import FilteringBoundLogger
 
 from services.gateway.docs import DOCS_CSS, docs_page
 from services.gateway.openapi import asyncapi_bytes, openapi, openapi_bytes
 from services.gateway.protocol import LimitedProtocol
-from services.gateway.routes import Gateway, Pages
+from services.gateway.routes import EVENTS, Gateway, Pages
 from services.gateway.side import GatewaySide
 from services.gateway.tokens import RateLimit, Tokens
 from services.runtime.clock import monotonic, now
@@ -60,7 +60,16 @@ class GatewayApp(Application):
             now,
             monotonic,
         )
-        self.http = self.gateway.application(settings.http_origins)
+        self.litestar = self.gateway.application(settings.http_origins)
+        alone = () if settings.http_origins else (EVENTS,)
+
+        async def http(scope: Any, receive: Any, send: Any) -> None:
+            if scope["path"] in alone:
+                await self.gateway.events_alone(scope, receive, send)
+            else:
+                await self.litestar(scope, receive, send)
+
+        self.http = http
         self._watching: asyncio.Task[None] | None = None
 
     def _side(self, side: SideSettings, keys: PartitionKeys, settings: Settings) -> GatewaySide:

@@ -212,7 +212,7 @@ def methods(address: str, path: str) -> set[str]:
 
 def test_its_paths_and_methods_are_exactly_those_that_are_served(settings: Settings, address: str) -> None:
     assert settings.redis_url
-    served = paths(GatewayApp(settings, settings.redis_url, Lines().logger()).http)
+    served = paths(GatewayApp(settings, settings.redis_url, Lines().logger()).litestar)
 
     assert served == set(DOCUMENT["paths"])
     assert set(OPERATIONS) == {(method, path) for path in served for method in methods(address, path)}

@@ -146,7 +146,8 @@ def test_in_a_batch_a_report_of_more_than_64_kib_is_rejected_alone(unit: Sender)
     longest = event[:-1] + b" " * (EVENT_BYTES_MAX - len(event)) + b"}"
     too_long = event[:-1] + b" " * (EVENT_BYTES_MAX - len(event) + 1) + b"}"
     first, second, third = unit.batch(too_long, longest, report()).json()["results"]
-    assert ("", "rejected", "too-large") == (first["id"], first["status"], first["problem"]["code"])
+    ident = json.loads(event)["id"]
+    assert (ident, "rejected", "too-large") == (first["id"], first["status"], first["problem"]["code"])
     assert ["recorded"] * 2 == [second["status"], third["status"]]
 
 
