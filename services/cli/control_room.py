@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
@@ -17,6 +18,7 @@ from services.cli.server import kept_running, server_url
 from services.control_room.app import SHUTDOWN_S, ControlRoomApp
 from services.control_room.past import Rebuild
 from services.replay.processes import rebuild_sides
+from services.runtime.errors import UnreachableError
 from services.runtime.keeper import end_with_parent
 from services.runtime.logging import set_up_logging
 from services.runtime.serving import listen, serve
@@ -51,10 +53,21 @@ def control_room() -> int:
 @contextmanager
 def rebuilding(chosen: Settings, url: str) -> Iterator[Rebuild]:
     """Yield what rebuilds sides in a process of its own: the screens of the present do not wait for it."""
-    # Spawned, not forked: by then there are threads. It is started when somebody asks for the past.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+    # Spawned, not forked: by then there are threads. Made when somebody first asks for the past: with it comes a
+    # process of Python's own that must not be told to end while it starts.
+    pools: list[ProcessPoolExecutor] = []
 
-        async def rebuild(stops: Mapping[Side, Position]) -> Mapping[Side, State]:
-            return await asyncio.get_running_loop().run_in_executor(pool, rebuild_sides, chosen, url, stops)
+    async def rebuild(stops: Mapping[Side, Position]) -> Mapping[Side, State]:
+        if not pools:
+            pools.append(ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pools[0], rebuild_sides, chosen, url, stops)
+        except BrokenProcessPool as error:
+            pools.clear()
+            raise UnreachableError("the process that rebuilds the past was ended: ask again") from error
 
+    try:
         yield rebuild
+    finally:
+        for pool in pools:
+            pool.shutdown()

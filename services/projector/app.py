@@ -51,6 +51,7 @@ class Projector:
     ) -> None:
         self.damage: FieldtallyError | None = None
         self.interrupted = False
+        self._has_started = False
         self.entries_applied = 0
         self.targets: dict[str, Position] = {}
         self._url = url
@@ -109,7 +110,7 @@ class Projector:
             for partition in self.partitions:
                 self.targets[partition.side.side] = (await partition.log.extent()).last
             if self._until_caught_up and self.caught_up:
-                self._say_started()  # FastStream does not, for what ends before its readers begin
+                self._say_started()  # FastStream may not, for what ends before its readers begin
                 self.app.exit()
             calm_collector()
             # After FastStream's own, which cannot tell a person's Ctrl-C from a process manager's SIGTERM.
@@ -149,6 +150,9 @@ class Projector:
             follower.stopping.set()
 
     def _say_started(self) -> None:
+        if self._has_started:
+            return
+        self._has_started = True
         self._logger.info("projector_started", sides=[partition.side.side for partition in self.partitions])
 
     def _say_waiting(self, reason: str, wait_s: float) -> None:
