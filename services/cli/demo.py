@@ -81,11 +81,12 @@ def demo(*, leave: bool, seconds: float, seed: int) -> int:
     chosen = replace(settings(), sides=read_settings({}).sides)  # its two sides, whichever are set
     with _folder() as folder, embedded_server(folder) as url:
         chosen = replace(chosen, redis_url=url, data_dir=folder, screen_port=free_screen_port(chosen))
+        token = run_async(viewer_token(chosen, url))
         with (
             program_beside("project", url, SIDES="", LOG_LEVEL="warning") as projector,
             screen_beside(chosen, url, SIDES="") as screen,
         ):
-            say_where(chosen, run_async(viewer_token(chosen, url)), screen)
+            say_where(chosen, token, screen)
             code = run_async(_demo(chosen, joint_operation(seed), seconds, projector))
             if sys.stdout.isatty() and not leave:
                 print(f"\nThe screen stays on {chosen.screen_address}, and the log open. In another terminal:")

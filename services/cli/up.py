@@ -61,6 +61,8 @@ def up() -> int:
                 raise
             interrupted = False  # told to end before it served, perhaps because one beside it has ended
         ended = {"the projector": projector.poll(), "the control room": screen.poll()}
+        if chosen.redis_url is None:  # who did not reach the embedded server is started again, and no reason to end
+            ended = {name: None if code == UnreachableError.exit_code else code for name, code in ended.items()}
         return _exit_code(ended, interrupted=interrupted)
 
 
