@@ -93,6 +93,25 @@ def login_page(language: Language, onward: str, *, wrong: bool, assets: Mapping[
     )
 
 
+def trouble_page(
+    language: Language, view: View, assets: Mapping[str, str], *, title: str, text: str, again_s: int = 0
+) -> str:
+    """Return what stands in the place of the screen when there is none, with `title` (a key of the words) and a text.
+
+    A wall PC that boots before the store is up asks again by itself, every `again_s` seconds; 0 for what no waiting
+    mends, from which a link leads to the live view.
+    """
+    say = words(language)
+    said = f'<p class="wrong" role="alert">✕ {_e(text)}</p>' if text else ""
+    waiting = f'<p class="quiet">{_e(say("again", n=again_s))}</p>' if again_s else ""
+    onward = (view if again_s else view._replace(at="")).query(language)
+    refresh = f'<meta http-equiv="refresh" content="{again_s};url=/{_e(onward)}">' if again_s else ""
+    link = f'<p><a href="/{_e(onward)}">{_e(say("again.now" if again_s else "past.live"))}</a></p>'
+    return _top(say, view.theme, say(title), assets, refresh) + (
+        f'<body class="login"><main><h1>{_e(say(title))}</h1>{said}{waiting}{link}</main></body></html>\n'
+    )
+
+
 # --- the parts of the page ---
 
 

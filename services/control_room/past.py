@@ -18,6 +18,8 @@ from services.tally.fold import State
 Rebuild: TypeAlias = Callable[[Mapping[Side, Position]], Awaitable[Mapping[Side, State]]]
 """Rebuilds sides from their logs, each up to a position."""
 
+EXAMPLE_POSITION: Final = "1710385929000-0"
+EXAMPLE_TIME: Final = "2024-03-14T12:00:00+01:00"
 KEPT: Final = 8
 _LAST_OF_MS: Final = 2**64 - 1
 _position: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,20}")
@@ -35,7 +37,7 @@ def read_at(text: str, audience: Audience) -> dict[Side, Position]:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise UsageError(
-            "`at` is a position such as 1710385929000-0, or a time with an offset such as 2024-03-14T12:00:00+01:00"
+            f"`at` is a position such as {EXAMPLE_POSITION}, or a time with an offset such as {EXAMPLE_TIME}"
         )
     return dict.fromkeys(audience, Position(f"{max(0, int(moment.timestamp() * 1000))}-{_LAST_OF_MS}"))
 

@@ -25,12 +25,12 @@ from schemas.screen import HEARTBEAT_S, HeartbeatMessage, ResetReason, Snapshot,
 from schemas.vocabulary import Side
 from services.control_room.book import joined_digest
 from services.control_room.export import Export, Filters, as_csv, export
-from services.control_room.page import THEMES, View, login_page, page
-from services.control_room.past import Past, read_at
+from services.control_room.page import THEMES, View, login_page, page, trouble_page
+from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, Past, read_at
 from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
 from services.control_room.streams import Audience, Stream, Streams, write_id
-from services.control_room.words import LANGUAGES, Language, words_json
+from services.control_room.words import LANGUAGES, Language, words, words_json
 from services.runtime.errors import FieldtallyError, UsageError
 from services.tally.fold import FOLD_VERSION
 
@@ -46,6 +46,8 @@ LOOKED_S: Final = 10.0
 """A server that was not seen for so long is away."""
 CHECK_AGAIN_S: Final = 1.0
 """How often at most an open stream's token is asked for again, which is done when something is sent on it."""
+AGAIN_S: Final = 5
+"""How often the page that stands in the screen's place asks for the screen."""
 ZIPPED_FROM: Final = 1_000
 
 _json: Final = msgspec.json.Encoder()
@@ -230,27 +232,29 @@ class ControlRoom:
     # What is shown
 
     async def _page(self, request: HttpRequest) -> HttpResponse:
-        query = {name: values[0] for name, values in _queries(request).items()}
-        language = _language(query, request.headers.get("accept-language", ""))
-        theme = query.get("theme", "auto") if query.get("theme") in THEMES else "auto"
+        language, view = _viewed(request)
         try:
             audience = await self._audience(request.headers)
         except RefusedError:
             onward = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            html = login_page(language, onward, wrong=False, assets=self._addresses, theme=theme)
+            html = login_page(language, onward, wrong=False, assets=self._addresses, theme=view.theme)
             return _response(html.encode(), HTML_TYPE, 401, _SAFE, request)
-        view = View(
-            operation=query.get("operation", ""),
-            side=query.get("side", ""),
-            first=query.get("from", ""),
-            last=query.get("to", ""),
-            theme=theme,
-            kiosk=query.get("kiosk") == "1",
-            at=query.get("at", ""),
-        )
         snapshot = await self._past_snapshot(audience, view.at) if view.at else self._encoded(audience)[1]
         html = page(language, view, snapshot.decode(), self._addresses)
         return _response(html.encode(), HTML_TYPE, 200, _SAFE, request)
+
+    def _page_instead(self, request: HttpRequest, refused: Problem, headers: Mapping[str, str]) -> HttpResponse:
+        """Return a problem as somebody in front of the screen can read it."""
+        language, view = _viewed(request)
+        say = words(language)
+        title, text, again_s = "trouble.server-away", "", AGAIN_S
+        if refused.pointer == "at":
+            title, again_s = "at.title", 0
+            text = say("at.wrong", position=EXAMPLE_POSITION, time=EXAMPLE_TIME, at=view.at)
+        elif refused.code == "fault":
+            title = "fault.title"
+        html = trouble_page(language, view, self._addresses, title=title, text=text, again_s=again_s)
+        return _response(html.encode(), HTML_TYPE, refused.status, {**_SAFE, **headers}, request)
 
     async def _tallies(self, request: HttpRequest) -> HttpResponse:
         audience = await self._audience(request.headers)
@@ -431,7 +435,10 @@ class ControlRoom:
 
     # What goes wrong
 
-    def _refused(self, _request: HttpRequest, error: RefusedError) -> HttpResponse:
+    def _refused(self, request: HttpRequest, error: RefusedError) -> HttpResponse:
+        path, status = request.url.path, error.problem.status
+        if (path == "/" and request.method in {"GET", "HEAD"}) or (path == "/login" and status >= 500):
+            return self._page_instead(request, error.problem, error.headers)
         return _response(_json.encode(error.problem), PROBLEM_TYPE, error.problem.status, {**_PRIVATE, **error.headers})
 
     def _failed(self, request: HttpRequest, error: FieldtallyError) -> HttpResponse:
@@ -484,6 +491,21 @@ def _response(
         body = gzip.compress(body, 5, mtime=0)
         sent["content-encoding"] = "gzip"
     return Response(body, status_code=status, media_type=media_type, headers=sent)
+
+
+def _viewed(request: HttpRequest) -> tuple[Language, View]:
+    """Return the language and the view that the address of the page says."""
+    query = {name: values[0] for name, values in _queries(request).items()}
+    view = View(
+        operation=query.get("operation", ""),
+        side=query.get("side", ""),
+        first=query.get("from", ""),
+        last=query.get("to", ""),
+        theme=query.get("theme", "auto") if query.get("theme") in THEMES else "auto",
+        kiosk=query.get("kiosk") == "1",
+        at=query.get("at", ""),
+    )
+    return _language(query, request.headers.get("accept-language", "")), view
 
 
 def _queries(request: HttpRequest) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ import redis
 from services.control_room import app, routes, sessions
 from services.control_room import feed as module
 from services.control_room.room import RoomSide
+from services.control_room.words import words
 from services.runtime.errors import UnreachableError
 from services.runtime.settings import Settings
 from tests import given, oracle
@@ -186,6 +187,21 @@ def test_while_the_server_is_away_what_is_known_goes_on_and_its_age_is_said(cut:
         assert first["looked"] == last["looked"] < first["now"] < last["now"]
         assert room.browser.get("/health/ready").status_code == 503
         assert not listener.ended
+
+
+def test_while_the_server_is_away_a_wall_that_boots_gets_a_page_that_tries_again(cut: Any) -> None:
+    room, cut_off, _ = cut
+    cut_off()
+    with Browser(room.served.address, "a token that nobody was asked about") as wall:
+        screen = wall.get("/?kiosk=1&lang=hr&side=SI")
+        login = wall.send("POST", "/login", data={"token": "another"})
+        data = wall.get("/api/tallies")
+    assert (503, "text/html; charset=utf-8") == (screen.status_code, screen.headers["content-type"])
+    refresh = f'<meta http-equiv="refresh" content="{routes.AGAIN_S};url=/?side=SI&amp;kiosk=1&amp;lang=hr">'
+    assert refresh in screen.text and words("hr")("trouble.server-away") in screen.text
+    assert 503 == login.status_code
+    assert f'content="{routes.AGAIN_S};url=/?lang=en"' in login.text
+    assert (503, "unavailable") == (data.status_code, data.json()["code"])
 
 
 def test_a_server_that_hangs_holds_up_no_heartbeat(

@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from html import escape, unescape
 from html.parser import HTMLParser
 from itertools import product
 from typing import Any
@@ -22,6 +23,7 @@ import redis
 from schemas.principals import ROLES
 from services.control_room import routes
 from services.control_room.routes import LOGIN_BYTES_MAX
+from services.control_room.words import LANGUAGES, Language, words
 from services.runtime.settings import Settings, read_settings
 from services.store.principals import token_digest
 from tests import oracle
@@ -443,12 +445,24 @@ def test_the_past_is_a_replay_to_that_position(client: redis.Redis, settings: Se
 
 
 @pytest.mark.parametrize("at", ["nonsense", "2024-03-14T12:00:00", "1710385929000", "SI:1-0", "%00", "9" * 400])
-@pytest.mark.parametrize("path", ["/", "/api/tallies", "/api/tallies.csv", "/api/tallies.json"])
+@pytest.mark.parametrize("path", ["/api/tallies", "/api/tallies.csv", "/api/tallies.json"])
 def test_a_past_that_is_none_is_refused_in_words(auditor: Browser, path: str, at: str) -> None:
     answer = auditor.get(f"{path}?at={at}")
     assert 400 == answer.status_code
     assert "`at` is a position such as 1710385929000-0" in answer.json()["detail"]
     assert "at" == answer.json()["pointer"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("at", ["nonsense", "<script>", "2024-03-14T12:00:00"])
+def test_a_past_that_is_none_is_a_page_that_leads_to_the_present(auditor: Browser, at: str, language: Language) -> None:
+    answer = auditor.get(f"/?at={quote(at)}&lang={language}&kiosk=1")
+    assert (400, "text/html") == (answer.status_code, answer.headers["content-type"].partition(";")[0])
+    assert words(language)("at.title") in unescape(answer.text)
+    assert f": {escape(at)}</p>" in answer.text
+    assert f'href="/?kiosk=1&amp;lang={language}"' in answer.text
+    assert "http-equiv" not in answer.text  # no waiting mends it
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 # Files, and what there is not
