@@ -91,7 +91,11 @@ class AuditShown(Struct, frozen=True):
 
 
 class SideShown(Struct, frozen=True, kw_only=True):
-    """All that a screen needs of one side."""
+    """All that a screen needs of one side.
+
+    `amendments` are the newest; `amended` says by how much all of them together changed each cell, 0 where they cancel
+    out.
+    """
 
     side: Side
     zone: str
@@ -110,6 +114,7 @@ class SideShown(Struct, frozen=True, kw_only=True):
     hours: Hours
     latest: tuple[ReportShown, ...]
     amendments: tuple[AmendmentShown, ...]
+    amended: dict[str, int]
     audit: AuditShown | None
 
 
@@ -126,7 +131,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
 
 class ChangeMessage(Struct, frozen=True, kw_only=True):
-    """What brought one side's tallies to a position; a count of 0 is a cell that is gone."""
+    """What brought one side's tallies to a position; a count of 0 is a cell that is gone.
+
+    `amended` has the cells that amendments among it changed, with what all amendments so far changed there.
+    """
 
     side: Side
     position: Position
@@ -136,6 +144,7 @@ class ChangeMessage(Struct, frozen=True, kw_only=True):
     hours: dict[str, int]
     latest: tuple[ReportShown, ...]
     amendments: tuple[AmendmentShown, ...]
+    amended: dict[str, int]
 
 
 class SideStanding(Struct, frozen=True, kw_only=True):

@@ -123,6 +123,7 @@ def _narrowed(side: SideShown, filters: Filters) -> SideShown:
         hours=Hours(side.hours.since, {name: count for name, count in side.hours.counts.items() if hour(name)}),
         latest=tuple(one for one in side.latest if within(one.operation, local_day(one.time, zone))),
         amendments=tuple(replace(one, changes=changes) for one in side.amendments if (changes := counted(one.changes))),
+        amended=counted(side.amended),
     )
 
 
@@ -238,10 +239,9 @@ def _figures(look: Look, width: int) -> Lines:
     sums = _by(look.sums, 2, 0)
     amended = dict.fromkeys(BIG, 0)
     for side in snapshot.sides:
-        for one in side.amendments:
-            for name, change in one.changes.items():
-                if (measure := parse_cell(name)[4]) in amended:
-                    amended[measure] += change
+        for name, change in side.amended.items():
+            if (measure := parse_cell(name)[4]) in amended:
+                amended[measure] += change
     style = "bold" if look.health.state != "LOST" else "dim"
     rows: list[tuple[Cell, ...]] = []
     for measure in BIG:

@@ -128,6 +128,15 @@ def show_amendment(one: Recorded, replaced: Event | None, zone: tzinfo) -> Amend
     )
 
 
+def add_changes(amended: dict[str, int], amendments: Iterable[AmendmentShown]) -> dict[str, int]:
+    """Add what amendments changed to what all before them did; return the cells concerned, as they are then."""
+    touched: dict[str, int] = {}
+    for one in amendments:
+        for name, change in one.changes.items():
+            touched[name] = amended[name] = amended.get(name, 0) + change
+    return touched
+
+
 def joined_digest(sides: Iterable[Mapping[str, int]]) -> str:
     """Return the state digest over the cells of several sides, or of one; no cell belongs to two of them."""
     lines = sorted(f"{name}={count}\n" for cells in sides for name, count in cells.items() if count)

@@ -11,7 +11,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from heapq import nlargest
 from typing import Final
 
 import msgspec
@@ -38,6 +37,7 @@ from services.control_room.book import (
     HOUR_S,
     Book,
     Recorded,
+    add_changes,
     apply_cells,
     joined_digest,
     received_at,
@@ -126,6 +126,7 @@ class RoomSide:
         self._book = Book(side.zone)
         self._latest: deque[ReportShown] = deque(maxlen=LATEST_MAX)
         self._amendments: deque[AmendmentShown] = deque(maxlen=AMENDMENTS_MAX)
+        self._amended: dict[str, int] = {}
         self._digest = ""
         self._behind_at: Position | None = None
         self._busy = asyncio.Lock()
@@ -173,7 +174,7 @@ class RoomSide:
         async for entries in self._between(since, position):
             book.take(one.recorded for one in await self._reports(stored.generation, entries) if one.in_force)
         latest = await self._latest_until(stored.generation, position)
-        amendments = await self._amendments_until(stored.generation, position)
+        amendments, amended = await self._amendments_until(stored.generation, position)
         audit = await self._glance.audit()
         seen = await self._glance.take()
         # From here on nothing waits, so that whatever goes wrong leaves everything as it was.
@@ -186,6 +187,7 @@ class RoomSide:
         self._book = book
         self._latest = deque(latest, LATEST_MAX)
         self._amendments = deque(amendments, AMENDMENTS_MAX)
+        self._amended = amended
         self._digest = ""
         self._behind_at = None
         self._saw(seen)
@@ -204,6 +206,7 @@ class RoomSide:
         self._digest = ""
         self._latest.extendleft(latest[::-1])
         self._amendments.extendleft(amendments[::-1])
+        amended = add_changes(self._amended, amendments)
         message = ChangeMessage(
             side=self.side.side,
             position=change.position,
@@ -212,7 +215,8 @@ class RoomSide:
             cells=change.cells,
             hours=hours,
             latest=tuple(latest),
-            amendments=tuple(amendments),
+            amendments=tuple(amendments[:AMENDMENTS_MAX]),
+            amended=amended,
         )
         self.on_change(message, after)
 
@@ -246,20 +250,27 @@ class RoomSide:
             reports = await self._reports(generation, await self._log.read_before(position, CHUNK))
         return [show_report(one.recorded, self.side.zone) for one in reports[:LATEST_MAX]]
 
-    async def _amendments_until(self, generation: str, position: Position) -> list[AmendmentShown]:
-        """Return the newest amendments up to a position, newest first."""
-        known = [
-            one
-            for one in (await self._glance.amendments(generation)).values()
-            if order(one.position) <= order(position) and one.replaced != one.position
-        ]
-        newest = nlargest(AMENDMENTS_MAX, known, key=lambda one: order(one.position))
-        entries = await self._log.read_at([one.position for one in reversed(newest)])
-        return await self._show_amendments(await self._reports(generation, [entry for entry in entries if entry]))
+    async def _amendments_until(
+        self, generation: str, position: Position
+    ) -> tuple[list[AmendmentShown], dict[str, int]]:
+        """Return the newest amendments up to a position, newest first, and what all of them changed by cell."""
+        limit = order(position)
+        known = (await self._glance.amendments(generation)).values()
+        places = sorted(
+            (one.position for one in known if order(one.position) <= limit and one.replaced != one.position), key=order
+        )
+        newest: deque[AmendmentShown] = deque(maxlen=AMENDMENTS_MAX)
+        amended: dict[str, int] = {}
+        for first in range(0, len(places), CHUNK):
+            entries = await self._log.read_at(places[first : first + CHUNK])
+            shown = await self._show_amendments(await self._reports(generation, [entry for entry in entries if entry]))
+            newest.extendleft(shown[::-1])
+            add_changes(amended, shown)
+        return list(newest), amended
 
     async def _show_amendments(self, reports: Sequence[_Report]) -> list[AmendmentShown]:
         """Return what the amendments among reports changed, newest first."""
-        amendments = [(one.recorded, one.amendment) for one in reports if one.amendment][: -AMENDMENTS_MAX - 1 : -1]
+        amendments = [(one.recorded, one.amendment) for one in reports if one.amendment]
         places = list(dict.fromkeys(amendment.replaced for _, amendment in amendments if amendment.replaced))
         replaced = {
             entry.position: arrive(entry.position, entry.fields).event
@@ -268,7 +279,7 @@ class RoomSide:
         }
         return [
             show_amendment(one, replaced.get(amendment.replaced) if amendment.replaced else None, self.side.zone)
-            for one, amendment in amendments
+            for one, amendment in reversed(amendments)
         ]
 
     def _readable(self, entries: Sequence[Entry]) -> list[Recorded]:
@@ -304,6 +315,7 @@ class RoomSide:
         async for entries in self._between(since, position):
             book.take(self._readable(entries))  # not by the derived state: that is of now
         generation = (await self._glance.take()).generation
+        amendments, amended = await self._amendments_until(generation, position)
         return SideShown(
             side=self.side.side,
             zone=str(self.side.zone),
@@ -321,7 +333,8 @@ class RoomSide:
             devices=_show_devices(state.devices),
             hours=Hours(book.since, book.counts),
             latest=tuple(await self._latest_until(generation, position)),
-            amendments=tuple(await self._amendments_until(generation, position)),
+            amendments=tuple(amendments),
+            amended=amended,
             audit=None,
         )
 
@@ -409,6 +422,7 @@ class RoomSide:
             hours=Hours(self._book.since, self._book.counts),
             latest=tuple(self._latest),
             amendments=tuple(self._amendments),
+            amended=dict(sorted(self._amended.items())),
             **msgspec.structs.asdict(standing),
         )
 

@@ -246,7 +246,7 @@ export class Lists {
   }
 
   /** Show why a figure was amended: `entry` as `amended` made it. */
-  reasons(room, measure, side, { amendments }, serverMs) {
+  reasons(room, measure, side, { amendments, older }, serverMs) {
     const { words } = this;
     const dialog = find("#reasons");
     write(
@@ -290,7 +290,7 @@ export class Lists {
         };
       });
     fill(find("table", dialog), heads, rows, "");
-    write(find("p", dialog), words.say("amended.limit", { n: AMENDMENTS }));
+    write(find("p", dialog), older ? words.say("amended.limit", { n: AMENDMENTS }) : "");
     dialog.showModal();
   }
 }

@@ -12,13 +12,14 @@ export class Room {
     this.id = snapshot.id;
     this.digest = snapshot.digest;
     for (const side of snapshot.sides) {
-      const cells = new Map(Object.entries(side.cells).map(([text, count]) => [text, taken(text, count)]));
-      this.sides.set(side.side, { ...side, cells, hours: { ...side.hours, counts: { ...side.hours.counts } } });
+      const [cells, amended] = [apart(side.cells), apart(side.amended)];
+      const hours = { ...side.hours, counts: { ...side.hours.counts } };
+      this.sides.set(side.side, { ...side, cells, amended, hours });
     }
   }
 
   /** Take in a `change`: absolute counts, so that one that comes twice changes nothing. False: not of these tallies. */
-  change({ side: name, position, generation, cells, hours, latest = [], amendments = [] }) {
+  change({ side: name, position, generation, cells, hours, latest = [], amendments = [], amended }) {
     const side = this.sides.get(name);
     if (!side || side.generation !== generation) return false;
     for (const [text, count] of Object.entries(cells ?? {}))
@@ -26,6 +27,7 @@ export class Room {
     Object.assign(side.hours.counts, hours);
     side.latest = newest(latest, side.latest, LATEST);
     side.amendments = newest(amendments, side.amendments, AMENDMENTS);
+    for (const [text, cell] of apart(amended)) side.amended.set(text, cell);
     side.position = position;
     return true;
   }
@@ -35,6 +37,10 @@ export class Room {
     const side = this.sides.get(name);
     if (side) Object.assign(side, facts);
   }
+}
+
+function apart(cells) {
+  return new Map(Object.entries(cells ?? {}).map(([text, count]) => [text, taken(text, count)]));
 }
 
 function taken(text, count) {
@@ -86,23 +92,32 @@ function add(counts, side, count) {
   counts[""] = (counts[""] ?? 0) + count;
 }
 
-/** By how much amendments in the view changed a measure: by side, "" for all, with the amendments themselves. */
+/**
+ * By how much all amendments changed a measure of the view: by side, "" for all. `amendments` are those of the newest
+ * that have to do with it, each with its `cells`; `older` says that there are others.
+ */
 export function amended(room, view) {
   const found = {};
-  for (const side of room.sides.values())
-    for (const amendment of side.amendments) {
-      const byMeasure = {};
-      for (const [text, change] of Object.entries(amendment.changes)) {
-        const cell = taken(text, change);
-        if (inView(cell, view)) (byMeasure[cell.measure] ??= []).push(cell);
+  for (const side of room.sides.values()) {
+    for (const { measure, side: of, count, ...cell } of side.amended.values()) {
+      if (!inView({ side: of, ...cell }, view)) continue;
+      for (const name of ["", of]) {
+        const entry = ((found[measure] ??= {})[name] ??= { change: 0, amendments: [], older: false });
+        entry.change += count;
+        entry.older ||= side.amendments.length === AMENDMENTS;
       }
-      for (const [measure, cells] of Object.entries(byMeasure))
-        for (const name of ["", side.side]) {
-          const entry = ((found[measure] ??= {})[name] ??= { change: 0, amendments: [] });
-          entry.change += cells.reduce((sum, { count }) => sum + count, 0);
-          entry.amendments.push({ ...amendment, side: side.side, cells });
-        }
     }
+    for (const amendment of side.amendments) {
+      const cells = [...apart(amendment.changes).values()].filter((cell) => inView(cell, view));
+      for (const measure of new Set(cells.map((cell) => cell.measure)))
+        for (const name of ["", side.side])
+          found[measure]?.[name]?.amendments.push({
+            ...amendment,
+            side: side.side,
+            cells: cells.filter((cell) => cell.measure === measure),
+          });
+    }
+  }
   return found;
 }
 

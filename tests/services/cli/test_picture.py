@@ -45,7 +45,7 @@ def side(name: str = "SI", **facts: Any) -> SideShown:
     shown = SideShown(
         side=Side(name), zone=zone, citizenship=citizenship, position=PLACE, entries=1, generation="g1", digest=DIGEST,
         lag=0, lag_s=0.0, heard=NOW, parked=0, operations=(), cells={}, devices=(), hours=Hours(0, {}), latest=(),
-        amendments=(), audit=None,
+        amendments=(), amended={}, audit=None,
     )  # fmt: skip
     return replace(shown, **facts)
 
@@ -208,11 +208,7 @@ def test_each_side_and_their_total_stand_beside_each_measure() -> None:
 
 
 def test_what_amendments_have_changed_is_beside_the_measure() -> None:
-    amendment = AmendmentShown(
-        position=PLACE, received=NOW, type="apprehension", unit="SI-MP-07", operation=given.OPERATION, section="koper",
-        day="2024-03-14", reason=None, changes={cell("persons", "SYR"): -3, cell("persons", "AFG"): 1},
-    )  # fmt: skip
-    lines = drawn(side(amendments=(amendment,)))
+    lines = drawn(side(amended={cell("persons", "SYR"): -3, cell("persons", "AFG"): 1}))
     assert "persons 0 persons apprehended (amended -2)" == line_of(lines, "persons ")
     assert "amended" not in line_of(lines, "smugglers ")
 

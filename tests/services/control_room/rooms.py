@@ -162,16 +162,28 @@ def latest_of(log: Log, side: str) -> list[str]:
 
 
 def amendments_of(log: Log, side: str, zone: str) -> dict[str, dict[str, int]]:
-    """Return by how much each amendment changed the tallies: what they were after it, less what they were before."""
+    """Return by how much each amendment changed the tallies: what they were after it, less what they were before.
+
+    The newest come first.
+    """
     found: dict[str, dict[str, int]] = {}
     positions = [at for at, _ in log]
     for at, (outcome, event) in reversed(outcomes_of(log, side).items()):
-        if event["revision"] and outcome in ("applied", "replaced") and len(found) < 50:
+        if event["revision"] and outcome in ("applied", "replaced"):
             place = positions.index(at)
             after = Counter(oracle.count(side, zone, log[: place + 1]).tallies)
             after.subtract(oracle.count(side, zone, log[:place]).tallies)
             found[at] = {cell: number for cell, number in after.items() if number}
     return found
+
+
+def amended_of(amendments: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Return by how much amendments changed each cell together, 0 where they cancel out."""
+    found: Counter[str] = Counter()
+    for changes in amendments.values():
+        for cell, change in changes.items():
+            found[cell] += change
+    return dict(found)
 
 
 def _reports(log: Log, side: str) -> dict[str, list[tuple[str, dict[str, Any]]]]:

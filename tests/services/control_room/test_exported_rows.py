@@ -24,7 +24,7 @@ def side(name: str, cells: dict[str, int], position: str) -> SideShown:
         side=Side(name), zone="UTC", citizenship={"SI": "SVN", "HR": "HRV"}[name], position=Position(position),
         entries=1, generation="g1", digest="d" * 64, lag=0, lag_s=0.0, heard=None, parked=0,
         operations=(OperationShown(OPERATION, "n", date(2024, 3, 13), date(2024, 3, 15), None, plan),), cells=cells,
-        devices=(), hours=Hours(0, {}), latest=(), amendments=(), audit=None,
+        devices=(), hours=Hours(0, {}), latest=(), amendments=(), amended={}, audit=None,
     )  # fmt: skip
 
 

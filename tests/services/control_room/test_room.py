@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.screen import AuditShown, ChangeMessage, SideMessage
+from schemas.screen import AMENDMENTS_MAX, AuditShown, ChangeMessage, SideMessage
 from schemas.vocabulary import START, Position, order
 from services.control_room.book import HOUR_S, apply_cells
 from services.control_room.room import CHUNK, RoomSide, read_change
@@ -27,6 +27,7 @@ from tests.projectors import ZONES
 from tests.services.control_room.rooms import (
     OneSide,
     about,
+    amended_of,
     amendments_of,
     hours_of,
     latest_of,
@@ -54,7 +55,7 @@ async def assert_holds_what_is_stored(side: OneSide) -> None:
 async def test_after_any_batches_the_room_holds_what_is_stored(settings: Settings, name: str) -> None:
     """On a seeded log with every outcome; one room that follows and one that is loaded anew show the same."""
     random = Random(f"{SEED} {name}")
-    entries = given.seeded_log(SEED, 300)[name]
+    entries = given.seeded_log(SEED, 900)[name]
     async with one_side(settings, side=name) as side:
         await side.room.load()
         while entries:
@@ -77,8 +78,10 @@ async def test_after_any_batches_the_room_holds_what_is_stored(settings: Setting
         )
         assert latest_of(log, name) == [report.position for report in shown.latest]
         amendments = amendments_of(log, name, ZONES[name])
-        assert amendments == {one.position: one.changes for one in shown.amendments}
-        assert list(amendments) == [one.position for one in shown.amendments]  # newest first
+        newest = list(amendments.items())[:AMENDMENTS_MAX]
+        assert len(amendments) > AMENDMENTS_MAX
+        assert newest == [(one.position, one.changes) for one in shown.amendments]
+        assert amended_of(amendments) == shown.amended
         assert side.told
         assert all(isinstance(message, ChangeMessage) for message in side.told)
 
@@ -100,12 +103,13 @@ async def test_whoever_adds_the_changes_to_a_snapshot_has_the_next_one(settings:
         for message in side.told:
             apply_cells(page["cells"], message.cells)
             apply_cells(page["hours"]["counts"], message.hours)
+            page["amended"].update(message.amended)
             page["latest"] = [*msgspec.to_builtins(message.latest), *page["latest"]][:30]
             page["amendments"] = [*msgspec.to_builtins(message.amendments), *page["amendments"]][:50]
             assert order(after) < order(message.position)
             after = message.position
         shown = msgspec.to_builtins(side.room.shown())
-        for name in ("cells", "hours", "latest", "amendments"):
+        for name in ("cells", "hours", "latest", "amendments", "amended"):
             if name in ("latest", "amendments"):
                 shown[name] = list(shown[name])
             assert shown[name] == page[name], name

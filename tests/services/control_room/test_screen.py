@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from schemas.screen import AMENDMENTS_MAX
 from tests.screens import Walls, running_wall
 from tests.waiting import wait_for
 
@@ -118,6 +119,34 @@ def test_an_amended_number_says_by_how_much_and_why(walls: Walls) -> None:
         screen.page.keyboard.press("Escape")
         assert screen.page.locator("#reasons").is_hidden()
         assert mark.evaluate("(mark) => mark === document.activeElement")
+
+
+def test_a_number_stays_marked_however_many_amendments_come_after(walls: Walls) -> None:
+    """The reasons of the oldest are no longer on the screen, and it says so; that and by how much they amended is."""
+    operation, other = walls.wall.operation(), walls.wall.operation()
+    amended = walls.wall.apprehended(operation, persons={"SYR": 9})
+    correction: dict[str, Any] = {"amends": amended, "revision": 1, "persons": {"SYR": 4}}
+    walls.wall.report("apprehension", operation, **correction)
+    busy = walls.wall.apprehended(other, persons={"AFG": 1})
+    with walls.screen() as screen:
+        screen.open(f"?operation={operation}")
+        screen.wait_for_number("4")
+        mark = screen.page.locator('#figures [data-measure=persons] td[data-side="SI"] .amended')
+        assert "r −5" == mark.inner_text()
+        for revision in range(1, AMENDMENTS_MAX + 1):
+            more: dict[str, Any] = {"amends": busy, "revision": revision, "persons": {"AFG": 1 + revision}}
+            walls.wall.report("apprehension", other, **more)
+        for loaded_anew in (False, True):
+            if loaded_anew:
+                screen.open()
+            for view, number in ((other, str(1 + AMENDMENTS_MAX)), (operation, "4")):
+                screen.page.select_option("#filters [name=operation]", view)
+                screen.wait_for_number(number)
+            assert "r −5" == mark.inner_text()
+            mark.click()
+            assert "newest 50 amendments" in screen.text("#reasons p")
+            assert "SYR" not in screen.text("#reasons") and "Syria" not in screen.text("#reasons")
+            screen.page.keyboard.press("Escape")
 
 
 # Who sees what

@@ -31,7 +31,7 @@ def change(number: int, side: Side = SI, size: int = 1) -> ChangeMessage:
     cells = {f"{side}|||2024-03-14|persons|{n}": number for n in range(size)}
     return ChangeMessage(
         side=side, position=Position(f"{number}-0"), generation="g1", at=NOW, cells=cells, hours={}, latest=(),
-        amendments=(),
+        amendments=(), amended={},
     )  # fmt: skip
 
 
