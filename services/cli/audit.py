@@ -98,7 +98,7 @@ def audited(chosen: Settings, claims: Claims | None) -> Verdict:
     """Audit every side, with a progress bar."""
     with server_url(chosen) as url:
         lives = run_async(_lives(replace(chosen, redis_url=url)))
-        entries = sum(extent.length for extent in run_async(log_extents(replace(chosen, redis_url=url))).values())
+        entries = sum(extent.entries for extent in run_async(log_extents(replace(chosen, redis_url=url))).values())
         stops = {live.side.side: [live.position, live.log_end] for live in lives}
         states = replay_sides(chosen, url, stops, lambda: progress("auditing", entries))
         rebuilt = [(at_live, at_end) for at_live, at_end in states.values()]

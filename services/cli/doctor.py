@@ -58,7 +58,7 @@ async def _examine(chosen: Settings) -> list[Finding]:
     ]
     try:
         async with side_stores(chosen) as stores:
-            findings += _server(server, await stores[0].log.server_info())
+            findings += _server(server, await stores[0].log.stream.server_info())
             for store in stores:
                 findings += await _side(store)
     except FieldtallyError as error:
@@ -121,7 +121,8 @@ def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
     if extent.lost:
         found = f"{extent.lost:,} of {many(extent.appended, 'entry', 'entries')} gone"
         return Finding("wrong", f"{side} log", found, "no replay is possible: restore the log from a copy", damage)
-    return Finding("ok", f"{side} log", f"{many(extent.length, 'entry', 'entries')} to {extent.last}")
+    archived = f", {extent.archived:,} of them archived" if extent.archived else ""
+    return Finding("ok", f"{side} log", f"{many(extent.entries, 'entry', 'entries')} to {extent.last}{archived}")
 
 
 def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint, *, present: bool) -> Finding:

@@ -24,8 +24,8 @@ from services.store.connection import check_server, connect
 from services.store.contract import LogExtent
 from services.store.keys import PartitionKeys
 from services.store.loading import load_fitting
-from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import WholeLog, open_log
 
 STOP_S: Final = 10
 
@@ -34,7 +34,7 @@ class SideStore(NamedTuple):
     """One side's log and tallies."""
 
     side: SideSettings
-    log: RedisLog
+    log: WholeLog
     store: RedisTallyStore
 
     def audited(self) -> Audited:
@@ -140,7 +140,7 @@ async def side_stores(settings: Settings) -> AsyncIterator[list[SideStore]]:
             await check_server(client, url)
             keys = [PartitionKeys(settings.prefix, side.side) for side in settings.sides]
             yield [
-                SideStore(side, RedisLog(client, url, key), RedisTallyStore(client, url, key))
+                SideStore(side, open_log(client, url, key, settings.archive_dir), RedisTallyStore(client, url, key))
                 for side, key in zip(settings.sides, keys, strict=True)
             ]
         finally:

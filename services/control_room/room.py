@@ -48,8 +48,8 @@ from services.runtime.errors import FieldtallyError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry
 from services.store.glance import Glance, RedisGlance
-from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import WholeLog
 from services.tally.cells import cell_text
 from services.tally.digest import state_digest
 from services.tally.fold import Amendment, Key, State, arrive
@@ -99,7 +99,7 @@ class RoomSide:
     def __init__(
         self,
         side: SideSettings,
-        log: RedisLog,
+        log: WholeLog,
         store: RedisTallyStore,
         glance: RedisGlance,
         now: Callable[[], datetime],

@@ -13,7 +13,7 @@ from services.runtime.forked import Advance, Show, run_forked, unseen
 from services.runtime.settings import Settings, SideSettings
 from services.store.connection import connect
 from services.store.keys import PartitionKeys
-from services.store.log import RedisLog
+from services.store.whole_log import open_log
 from services.tally.fold import State
 
 
@@ -22,7 +22,7 @@ def replay_sides(
 ) -> dict[Side, list[State]]:
     """Return each side's state at each of its stops, which are positions in ascending order."""
     works = {
-        str(side.side): partial(_replay, settings.prefix, url, side, stops[side.side])
+        str(side.side): partial(_replay, settings, url, side, stops[side.side])
         for side in settings.sides
         if side.side in stops
     }
@@ -32,23 +32,25 @@ def replay_sides(
 def rebuild_sides(settings: Settings, url: str, stops: Mapping[Side, Position]) -> dict[Side, State]:
     """Return each side's state at one position, one side after the other, in this process."""
     return {
-        side.side: asyncio.run(_states(settings.prefix, url, side, [stops[side.side]], lambda _: None))[0]
+        side.side: asyncio.run(_states(settings, url, side, [stops[side.side]], lambda _: None))[0]
         for side in settings.sides
         if side.side in stops
     }
 
 
-def _replay(prefix: str, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance) -> list[State]:
+def _replay(
+    settings: Settings, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
+) -> list[State]:
     calm_collector()
-    return asyncio.run(_states(prefix, url, side, stops, advance))
+    return asyncio.run(_states(settings, url, side, stops, advance))
 
 
 async def _states(
-    prefix: str, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
+    settings: Settings, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
 ) -> list[State]:
     client = connect(url)
     try:
-        replay = Replay(side, RedisLog(client, url, PartitionKeys(prefix, side.side)))
+        replay = Replay(side, open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir))
         states = []
         for stop in stops:
             await replay.run(stop, advance)

@@ -29,9 +29,11 @@ class Replay:
         """Fold every entry up to and with a position; DamagedLogError if the log is not whole."""
         extent = await self._log.extent()
         if extent.lost:
+            held = f"holds {extent.length} of the {extent.appended} entries ever appended"
+            archived = f", {extent.archived} are archived up to {extent.archive_end}" if extent.archived else ""
             raise DamagedLogError(
-                f"the log of side {self.state.side} is incomplete: it holds {extent.length} of the {extent.appended} "
-                "entries ever appended, so no figure can be rebuilt from it; restore the log first"
+                f"the log of side {self.state.side} is incomplete: it {held}{archived}, so no figure can be rebuilt "
+                "from it; restore the log first"
             )
         limit = order(until)
         reading = asyncio.create_task(self._read(self.state.checkpoint.position))

@@ -1,0 +1,85 @@
+"""One segment of the archive, a Parquet file: its entries after, before and at positions."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.vocabulary import Position, order
+from services.store.columns import ENTRY_COLUMNS, entries_of
+from services.store.contract import Entry
+from services.store.segments import DamagedArchiveError, Segment
+
+READ_ROWS: Final = 2_000
+
+_COLUMNS: Final = list(ENTRY_COLUMNS)
+
+
+class SegmentFile:
+    """Reads one segment; DamagedArchiveError, from every method, if it is not what was archived."""
+
+    def __init__(self, folder: Path, segment: Segment) -> None:
+        self._path = folder / segment.file
+        with self._readable():
+            self._file: Any = pq.ParquetFile(self._path)
+            metadata = self._file.metadata
+            if self._path.stat().st_size != segment.size or metadata.num_rows != segment.count:
+                raise OSError("another size")
+            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+            self._first_ms = [group.column(0).statistics.min for group in groups]
+
+    def after(self, position: Position) -> Iterator[Entry]:
+        """Yield the entries after a position, in order."""
+        limit = order(position)
+        groups = range(self._group_at(limit), len(self._first_ms))
+        with self._readable():
+            for batch in self._file.iter_batches(READ_ROWS, groups, _COLUMNS):
+                for entry in entries_of(batch):
+                    if order(entry.position) > limit:
+                        yield entry
+
+    def before(self, position: Position) -> Iterator[Entry]:
+        """Yield the entries at and before a position, the newest first."""
+        limit = order(position)
+        with self._readable():
+            for index in reversed(range(self._group_at(limit, last=True) + 1)):
+                for entry in reversed(list(entries_of(self._file.read_row_group(index, _COLUMNS)))):
+                    if order(entry.position) <= limit:
+                        yield entry
+
+    def at(self, positions: Sequence[Position]) -> Iterator[Entry]:
+        """Yield the entries that stand at these positions."""
+        by_group: dict[int, set[tuple[int, int]]] = {}
+        for place in map(order, positions):
+            for index in range(self._group_at(place), self._group_at(place, last=True) + 1):
+                by_group.setdefault(index, set()).add(place)
+        with self._readable():
+            for index, wanted in by_group.items():
+                table = self._file.read_row_group(index, _COLUMNS)
+                places = zip(table.column("ms").to_pylist(), table.column("seq").to_pylist(), strict=True)
+                rows = [row for row, place in enumerate(places) if place in wanted]
+                yield from entries_of(table.take(pa.array(rows, pa.int64())))
+
+    def _group_at(self, place: tuple[int, int], *, last: bool = False) -> int:
+        """Return the first or the last row group that may hold a place: those of one millisecond may lie in several."""
+        index = bisect_right(self._first_ms, place[0]) - 1
+        while not last and index > 0 and self._first_ms[index] == place[0]:
+            index -= 1
+        return max(index, 0)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise DamagedArchiveError(f"{self._path} is missing from the archive; restore it from a copy") from error
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DamagedArchiveError(
+                f"{self._path} is not the segment that was archived: `fieldtally archive verify` says more"
+            ) from error
