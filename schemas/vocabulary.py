@@ -103,6 +103,22 @@ def order(position: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence)
 
 
+LAST_SEQUENCE: Final = 2**64 - 1
+"""The highest sequence of a position: a stream's IDs are two numbers of 64 bits."""
+
+
+def preceding(position: str) -> Position:
+    """Return the position right before one, whether or not anything stands there."""
+    milliseconds, sequence = order(position)
+    return Position(f"{milliseconds}-{sequence - 1}" if sequence else f"{milliseconds - 1}-{LAST_SEQUENCE}")
+
+
+def following(position: str) -> Position:
+    """Return the position right after one, whether or not anything stands there."""
+    milliseconds, sequence = order(position)
+    return Position(f"{milliseconds}-{sequence + 1}" if sequence < LAST_SEQUENCE else f"{milliseconds + 1}-0")
+
+
 @lru_cache(maxsize=65_536)
 def is_name(text: str) -> bool:
     """Tell whether this may name an operation, a section or a case."""

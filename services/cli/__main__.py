@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "watch": "watch:watch",
     "tallies": "tallies:tallies",
     "replay": "tallies:replay",
+    "archive": "archive:archive",
     "audit": "audit:audit",
     "events": "events:events",
     "parked": "parked:parked",

@@ -73,6 +73,10 @@ SCHEMA: Final = pa.schema(
 )
 """The columns in their order. All after `fault` are null where the entry is no event."""
 
+WORD_COLUMNS: Final = tuple(field.name for field in SCHEMA if pa.types.is_dictionary(field.type))
+"""The columns of few different values."""
+DELTA_COLUMNS: Final = ("ms", "seq", "time", "reportno", "revision")
+"""The columns of numbers that grow, or nearly so."""
 ENTRY_COLUMNS: Final = ("ms", "seq", "event", "by", "fields", "id")
 """The columns that hold the entry itself."""
 

@@ -70,6 +70,14 @@ class LogExtent(Struct, frozen=True):
         return ""
 
 
+class Trimmed(Struct, frozen=True):
+    """How far a stream was trimmed, and by which archive: one with so many entries, and that hash at its end."""
+
+    position: Position
+    entries: int
+    head: str
+
+
 class Stored(Struct):
     """One generation of derived state as stored, read at one instant. Devices are named `unit/device`."""
 

@@ -41,6 +41,11 @@ class PartitionKeys(Struct, frozen=True):
         """String: position, digest and time of the last audit that found live and rebuilt tallies equal."""
         return f"{{{self.prefix}:{self.side}}}:audit"
 
+    @property
+    def trimmed(self) -> str:
+        """Hash: the position up to which the stream was trimmed, and entries and head of the archive that has it."""
+        return f"{{{self.prefix}:{self.side}}}:trimmed"
+
     def generation(self, name: str) -> GenerationKeys:
         """The keys of one complete set of derived state."""
         return GenerationKeys(f"{{{self.prefix}:{self.side}}}:{name}")

@@ -24,8 +24,8 @@ _COLUMNS: Final = list(ENTRY_COLUMNS)
 class SegmentFile:
     """Reads one segment; DamagedArchiveError, from every method, if it is not what was archived."""
 
-    def __init__(self, folder: Path, segment: Segment) -> None:
-        self._path = folder / segment.file
+    def __init__(self, path: Path, segment: Segment) -> None:
+        self._path = path
         with self._readable():
             self._file: Any = pq.ParquetFile(self._path)
             metadata = self._file.metadata

@@ -230,4 +230,4 @@ class Archive:
         # 70 MB and a tenth of a second that a log without an archive does not need.
         from services.store.segment_file import SegmentFile  # noqa: PLC0415
 
-        return SegmentFile(self.folder, segment)
+        return SegmentFile(self.folder / segment.file, segment)

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from schemas.vocabulary import Position, order
 from services.store.connection import Client
-from services.store.contract import Entry, LogExtent
+from services.store.contract import Entry, LogExtent, Trimmed
 from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
-from services.store.segments import Archive, archive_folder
+from services.store.segments import Archive, DamagedArchiveError, archive_folder
 
 
 class WholeLog:
@@ -68,9 +68,20 @@ class WholeLog:
         extent = await self.stream.extent()
         self.archive.refresh()  # after the stream: what is trimmed there is archived here
         manifest = self.archive.manifest
+        if extent.trimmed and (trimmed := await self.stream.trimmed()):
+            self._require(trimmed)
         return replace(
             extent, last=max(extent.last, manifest.end, key=order), archived=manifest.entries, archive_end=manifest.end
         )
+
+    def _require(self, trimmed: Trimmed) -> None:
+        """Raise DamagedArchiveError unless this archive is, or has grown from, the one the stream was trimmed by."""
+        if self.archive.manifest.hash_at(trimmed.entries) != trimmed.head:
+            raise DamagedArchiveError(
+                f"the log of side {self.archive.side} was trimmed up to {trimmed.position}; what was taken out is in "
+                f"the archive that had {trimmed.entries:,} entries and the hash {trimmed.head[:12]}…, not the one "
+                f"in {self.archive.folder}: put that archive there, or say where it is with FIELDTALLY_DATA_DIR"
+            )
 
 
 def open_log(client: Client, url: str, keys: PartitionKeys, archive_dir: Path) -> WholeLog:
