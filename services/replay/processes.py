@@ -50,7 +50,8 @@ async def _states(
 ) -> list[State]:
     client = connect(url)
     try:
-        replay = Replay(side, open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir))
+        log = open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir)
+        replay = Replay(side, log, await log.recurring(stops[-1]))
         states = []
         for stop in stops:
             await replay.run(stop, advance)

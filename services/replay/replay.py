@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
 
 from schemas.vocabulary import Position, order
 from services.runtime.errors import DamagedLogError
@@ -14,15 +14,22 @@ from services.store.index_entry import IndexEntry
 from services.store.versions import versions_in_force
 from services.tally.fold import Arrival, Key, State, Version, arrive, fold
 
+if TYPE_CHECKING:
+    from services.store.recurrence import Recurring
+
 BATCH: Final = 2_000
 
 
 class Replay:
-    """One side's state, rebuilt step by step; `run` may be called again to go on further."""
+    """One side's state, rebuilt step by step; `run` may be called again to go on further.
 
-    def __init__(self, side: SideSettings, log: Log) -> None:
+    `recurring` says which reports come again up to its last position, and no other is remembered.
+    """
+
+    def __init__(self, side: SideSettings, log: Log, recurring: Recurring | None = None) -> None:
         self.state = State(side.side, side.zone)
         self._log = log
+        self._recurring = recurring
         self._index: dict[Key, IndexEntry] = {}
 
     async def run(self, until: Position, on_progress: Callable[[int], None] = lambda _: None) -> None:
@@ -36,12 +43,14 @@ class Replay:
                 "from it; restore the log first"
             )
         limit = order(until)
+        if self._recurring and limit > order(self._recurring.last):
+            raise ValueError("it is not known which reports come again so late in the log")
         reading = asyncio.create_task(self._read(self.state.checkpoint.position))
         try:
             while entries := await reading:
                 last = entries[-1].position
-                # The next batch is on its way while this one is folded.
-                reading = asyncio.create_task(self._read(last))
+                if order(last) < limit:  # the next batch is on its way while this one is folded
+                    reading = asyncio.create_task(self._read(last))
                 if order(last) > limit:
                     entries = [entry for entry in entries if order(entry.position) <= limit]
                 if entries:
@@ -59,7 +68,15 @@ class Replay:
         arrivals = [arrive(entry.position, entry.fields) for entry in entries]
         changes = fold(self.state, arrivals, await self._known(arrivals))
         self.state.take(changes)
-        for key, version in changes.index.items():
+        remembered: Iterable[Key] = changes.index
+        if self._recurring is not None:
+            keys = [arrival.key for arrival in arrivals if arrival.event]
+            again = self._recurring.take(keys)
+            for key in self._index.keys() & keys - again.keys():
+                del self._index[key]
+            remembered = again.keys() & changes.index
+        for key in remembered:
+            version = changes.index[key]
             self._index[key] = IndexEntry(version.position, version.event.revision, version.original_missing)
 
     async def _known(self, arrivals: list[Arrival]) -> dict[Key, Version]:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.vocabulary import Position, order
 from services.store.columns import ENTRY_COLUMNS, entries_of
 from services.store.contract import Entry
+from services.store.recurrence import Marks, marks_of
 from services.store.segments import DamagedArchiveError, Segment
 
 READ_ROWS: Final = 2_000
+MARK_ROWS: Final = 65_536
 
 _COLUMNS: Final = list(ENTRY_COLUMNS)
 
@@ -65,6 +68,14 @@ class SegmentFile:
                 places = zip(table.column("ms").to_pylist(), table.column("seq").to_pylist(), strict=True)
                 rows = [row for row, place in enumerate(places) if place in wanted]
                 yield from entries_of(table.take(pa.array(rows, pa.int64())))
+
+    def marks(self) -> Iterator[Marks]:
+        """Yield the marks of the reports in it (see `recurrence`)."""
+        with self._readable():
+            for batch in self._file.iter_batches(MARK_ROWS, columns=["id", "amends"]):
+                ids, amends = (batch.column(name).storage for name in ("id", "amends"))
+                keys = pc.coalesce(amends, ids).drop_null()
+                yield marks_of(keys.buffers()[1].slice(keys.offset * 16, len(keys) * 16).to_pybytes())
 
     def _group_at(self, place: tuple[int, int], *, last: bool = False) -> int:
         """Return the first or the last row group that may hold a place: those of one millisecond may lie in several."""

@@ -24,6 +24,7 @@ from services.runtime.errors import DamagedLogError
 from services.store.contract import Entry
 
 if TYPE_CHECKING:
+    from services.store.recurrence import Marks, Recurring
     from services.store.segment_file import SegmentFile
 
 MANIFEST: Final = "manifest.ndjson"
@@ -207,6 +208,20 @@ class Archive:
         with self._reading:
             found = {entry.position: entry for segment in wanted for entry in self._open(segment).at(wanted[segment])}
         return [found.get(position) for position in positions]
+
+    def recurring(self, last: Position, later: Sequence[Marks] = ()) -> Recurring:
+        """Find which reports come again up to a position, among those archived and the marks of later ones."""
+        from services.store.recurrence import find_recurring  # noqa: PLC0415  # see `_opened`
+
+        segments = [segment for segment in self.manifest.segments if order(segment.first) <= order(last)]
+
+        def read() -> Iterator[Marks]:
+            for segment in segments:
+                yield from self._open(segment).marks()
+            yield from later
+
+        with self._reading:
+            return find_recurring(read, sum(segment.count for segment in segments) + sum(map(len, later)), last)
 
     def paths(self, until: Position | None = None) -> list[Path]:
         """Return the files that hold the entries up to a position, or all; the last may hold more."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
@@ -17,6 +18,11 @@ from services.store.contract import Entry, LogExtent, Trimmed
 from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
 from services.store.segments import Archive, DamagedArchiveError, archive_folder
+
+if TYPE_CHECKING:
+    from services.store.recurrence import Recurring
+
+READ_AHEAD: Final = 4_096
 
 
 class WholeLog:
@@ -73,6 +79,19 @@ class WholeLog:
         return replace(
             extent, last=max(extent.last, manifest.end, key=order), archived=manifest.entries, archive_end=manifest.end
         )
+
+    async def recurring(self, last: Position) -> Recurring | None:
+        """Return which reports come again up to a position; None if nothing is archived: then any may."""
+        self.archive.refresh()
+        if not self.archive.manifest.segments:
+            return None
+        from services.store.recurrence import marks_of_entries  # noqa: PLC0415  # only for those who have an archive
+
+        position, later = self.archive.end, []
+        while order(position) < order(last) and (entries := await self.stream.read_after(position, READ_AHEAD)):
+            position = entries[-1].position
+            later.append(marks_of_entries(entries))
+        return await asyncio.to_thread(self.archive.recurring, last, later)
 
     def _require(self, trimmed: Trimmed) -> None:
         """Raise DamagedArchiveError unless this archive is, or has grown from, the one the stream was trimmed by."""
