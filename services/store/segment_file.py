@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, dropwhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,10 +43,8 @@ class SegmentFile:
         limit = order(position)
         groups = range(self._group_at(limit), len(self._first_ms))
         with self._readable():
-            for batch in self._file.iter_batches(READ_ROWS, groups, _COLUMNS):
-                for entry in entries_of(batch):
-                    if order(entry.position) > limit:
-                        yield entry
+            entries = chain.from_iterable(map(entries_of, self._file.iter_batches(READ_ROWS, groups, _COLUMNS)))
+            yield from dropwhile(lambda entry: order(entry.position) <= limit, entries)
 
     def before(self, position: Position) -> Iterator[Entry]:
         """Yield the entries at and before a position, the newest first."""
