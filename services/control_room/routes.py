@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
 from importlib.resources import files
@@ -25,7 +26,7 @@ from schemas.screen import HEARTBEAT_S, HeartbeatMessage, ResetReason, Snapshot,
 from schemas.vocabulary import Side
 from services.control_room.book import joined_digest
 from services.control_room.export import Export, Filters, as_csv, export
-from services.control_room.page import THEMES, View, login_page, page, trouble_page
+from services.control_room.page import FIRST_DAY, LAST_DAY, THEMES, View, login_page, page, trouble_page
 from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, Past, read_at
 from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
@@ -40,8 +41,6 @@ HttpResponse = Response[bytes]
 JSON_TYPE: Final = "application/json"
 HTML_TYPE: Final = "text/html"
 LOGIN_BYTES_MAX: Final = 4_096
-FIRST_DAY: Final = date(1970, 1, 2)
-LAST_DAY: Final = date(9998, 12, 30)
 LOOKED_S: Final = 10.0
 """A server that was not seen for so long is away."""
 CHECK_AGAIN_S: Final = 1.0
@@ -499,8 +498,8 @@ def _viewed(request: HttpRequest) -> tuple[Language, View]:
     view = View(
         operation=query.get("operation", ""),
         side=query.get("side", ""),
-        first=query.get("from", ""),
-        last=query.get("to", ""),
+        first=_shown_day(query, "from"),
+        last=_shown_day(query, "to"),
         theme=query.get("theme", "auto") if query.get("theme") in THEMES else "auto",
         kiosk=query.get("kiosk") == "1",
         at=query.get("at", ""),
@@ -531,3 +530,11 @@ def _day(query: Mapping[str, str], name: str) -> date | None:
     except ValueError as error:
         detail = f"`{name}` is a date such as 2024-03-14"
         raise RefusedError(problem("malformed-request", 400, detail, pointer=name)) from error
+
+
+def _shown_day(query: Mapping[str, str], name: str) -> str:
+    """Return a day of the view; what is none is no filter."""
+    with suppress(RefusedError):
+        day = _day(query, name)
+        return day.isoformat() if day and FIRST_DAY <= day <= LAST_DAY else ""
+    return ""

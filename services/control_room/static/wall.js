@@ -3,7 +3,7 @@
 // writes how the link, the store, the projector and the sides are, frozen or not.
 
 import { drawHours } from "./charts.js";
-import { DELAYED_S, dayAfter, dayStart, health, localDay, ServerClock, Steady } from "./clock.js";
+import { DELAYED_S, dayAfter, dayStart, health, isDay, localDay, ServerClock, Steady } from "./clock.js";
 import { find, make, mark, replace, write } from "./dom.js";
 import { Figures } from "./figures.js";
 import { Lists } from "./lists.js";
@@ -79,6 +79,9 @@ stream?.addEventListener("ended", () => {
 });
 
 listen();
+const asked = new URLSearchParams(location.search);
+if (["from", "to"].some((name) => (asked.get(name) ?? "") !== view[name]))
+  history.replaceState(null, "", address({ from: view.from, to: view.to })); // what is no day: exports refuse it
 options();
 draw();
 tick();
@@ -418,7 +421,8 @@ function failed() {
 
 function readAddress() {
   const of = new URLSearchParams(location.search);
-  const [operation, side, from, to] = ["operation", "side", "from", "to"].map((name) => of.get(name) ?? "");
+  const [operation, side] = ["operation", "side"].map((name) => of.get(name) ?? "");
+  const [from, to] = ["from", "to"].map((name) => of.get(name) ?? "").map((day) => (isDay(day) ? day : ""));
   return { operation, side, from, to, kiosk: of.get("kiosk") === "1" };
 }
 
@@ -446,7 +450,8 @@ function options() {
     for (const value of values) if (!known.includes(value)) select.add(make("option", { value }, value));
     if (select !== document.activeElement) select.value = view[name];
   }
-  for (const name of ["from", "to"]) form.elements[name].value = view[name];
+  for (const name of ["from", "to"])
+    if (form.elements[name] !== document.activeElement) form.elements[name].value = view[name];
   for (const link of document.querySelectorAll("a[data-set]")) {
     const [name, value] = link.dataset.set.split("=");
     mark(link, { href: address({ [name]: value }) });
@@ -466,7 +471,8 @@ function listen() {
   };
   form.addEventListener("submit", go);
   form.addEventListener("change", (event) => {
-    if (event.target.name !== "at") go(event);
+    // A date that is typed is another one with each digit of its year: those on the way are no filters.
+    if (event.target.name !== "at" && form.checkValidity()) go(event);
   });
   addEventListener("popstate", moved);
   find("#freeze").hidden = past;

@@ -232,6 +232,39 @@ def test_filters_write_the_address_and_the_address_restores_the_view(walls: Wall
             assert "|SI|" not in answer
 
 
+@pytest.mark.parametrize("name", ["from", "to"])
+def test_a_date_may_be_typed_key_by_key(walls: Walls, name: str) -> None:
+    """Chromium tells of each year on the way: 0002, 0020, 0202, 2020; and of 20200 after one key too many."""
+    with walls.screen(locale="en-GB") as screen:
+        screen.open("?lang=en")
+        screen.page.locator(f"#filters [name={name}]").focus()
+        screen.page.keyboard.type("030320")  # the same day wherever the month stands
+        heard = screen.text("#devices")
+        walls.wall.apprehended("")
+        wait_for(lambda: screen.text("#devices") != heard, what="news that fills in the choices anew")
+        screen.page.keyboard.type("20")
+        assert "live" == screen.state
+        assert screen.page.url.endswith(f"/?lang=en&{name}=2020-03-03")
+        assert "3 Mar 2020" in screen.text("#day")
+        screen.page.locator(f"#filters [name={name}]").focus()
+        screen.page.keyboard.type("030320200")
+        screen.page.keyboard.press("Tab")
+        assert "live" == screen.state
+
+
+@pytest.mark.parametrize("day", ["yesterday", "2024-02-30", "0020-12-03", "20244-03-14", "2024-3-14"])
+def test_what_is_no_day_in_the_address_is_no_filter(walls: Walls, day: str) -> None:
+    operation = walls.wall.operation()
+    walls.wall.apprehended(operation, persons={"SYR": 3})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen:
+        screen.open(f"?operation={operation}&from={day}&to={day}&lang=en")
+        screen.wait_for_number("3")
+        assert ["", ""] == [screen.page.locator(f"#filters [name={name}]").input_value() for name in ("from", "to")]
+        address = screen.page.locator('[data-export$="csv"]').get_attribute("href")
+        assert f"/api/tallies.csv?operation={operation}&lang=en" == address
+
+
 def test_the_past_is_marked_has_its_numbers_and_no_stream(walls: Walls) -> None:
     operation = walls.wall.operation()
     walls.wall.apprehended(operation, persons={"SYR": 3})
