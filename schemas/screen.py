@@ -148,9 +148,10 @@ class ChangeMessage(Struct, frozen=True, kw_only=True):
 
 
 class SideStanding(Struct, frozen=True, kw_only=True):
-    """How one side stands, as a heartbeat says it."""
+    """How one side stands, as a heartbeat says it; another generation has other tallies at the same position."""
 
     side: Side
+    generation: str
     position: Position
     entries: int
     digest: str

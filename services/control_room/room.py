@@ -389,6 +389,7 @@ class RoomSide:
         seen = self.seen
         return SideStanding(
             side=self.side.side,
+            generation=self.generation,
             position=self.position,
             entries=self.entries,
             digest=self.digest,
@@ -415,7 +416,6 @@ class RoomSide:
         return SideShown(
             zone=str(self.side.zone),
             citizenship=self.side.citizenship,
-            generation=self.generation,
             operations=self._operations,
             cells=dict(sorted(self.cells.items())),  # side by side, what is alike compresses by a fifth more
             devices=self._devices,

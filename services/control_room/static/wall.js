@@ -94,6 +94,8 @@ function heartbeat({ now, first, sides, ...rest }) {
   if (lateMs > DELAYED_S * 1_000) stream.again(); // or it is this machine's clock that went ahead: the same helps
   ({ looked, trouble } = rest);
   lookedS = (Date.parse(now) - Date.parse(looked)) / 1000;
+  // Swapped in while this page was away: at the same position nothing is missing, and everything is another one.
+  if (sides.some(({ side, generation }) => room.sides.get(side)?.generation !== generation)) return stream.renew();
   for (const side of sides) room.about(side);
   const away = sides.filter(({ side, position }) => room.sides.get(side)?.position !== position);
   const ahead = away.map(({ side, position }) => `${side} ${position}`).join();
