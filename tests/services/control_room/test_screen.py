@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from schemas.screen import AMENDMENTS_MAX
+from tests import given
 from tests.screens import Walls, running_wall
 from tests.waiting import wait_for
 
@@ -263,6 +264,34 @@ def test_what_is_no_day_in_the_address_is_no_filter(walls: Walls, day: str) -> N
         assert ["", ""] == [screen.page.locator(f"#filters [name={name}]").input_value() for name in ("from", "to")]
         address = screen.page.locator('[data-export$="csv"]').get_attribute("href")
         assert f"/api/tallies.csv?operation={operation}&lang=en" == address
+
+
+def test_whole_months_stay_whole_a_year_before(walls: Walls) -> None:
+    """The opening balance of January and February is counted on their last day, which a leap year has later."""
+    for last, number in (("2028-02-29", 5_000), ("2027-02-28", 300)):
+        head = walls.wall._head("SI", "", unit="SI-DESK", time=f"{last}T10:00:00Z")
+        totals = [{"measure": "persons", "count": number}]
+        balance = given.opening_balance(totals=totals, period_from=f"{last[:4]}-01-01", period_to=last, **head)
+        walls.wall.client.xadd(walls.wall.key("SI", "log"), {"event": balance})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen:
+        for period, before, persons in (
+            ("from=2029-01-01&to=2029-02-28", "1 Jan – 29 Feb 2028", "5,000"),
+            ("from=2028-02-01&to=2028-02-29", "1 – 28 Feb 2027", "300"),
+            ("from=2029-02-27&to=2029-02-28", "27 – 28 Feb 2028", "The log has nothing for"),
+        ):
+            screen.open(f"?{period}&side=SI&lang=en")
+            assert before in screen.text("#lastyear")
+            assert persons in screen.text("#lastyear")
+
+
+def test_an_operation_ahead_is_compared_with_the_days_of_its_plan(walls: Walls) -> None:
+    head = walls.wall._head("SI", "AHEAD", unit="SI-DESK")
+    walls.wall.post(given.operation_opened(starts="2038-05-01", ends="2038-05-03", **head), role="desk")
+    with walls.screen() as screen:
+        screen.open("?operation=AHEAD&lang=en")
+        wait_for(lambda: "starts 1 May 2038" in screen.text("#day"), what="the plan")
+        assert "The log has nothing for 1 – 3 May 2037." in screen.text("#lastyear")
 
 
 def test_the_past_is_marked_has_its_numbers_and_no_stream(walls: Walls) -> None:
