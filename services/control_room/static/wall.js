@@ -380,6 +380,7 @@ function resume() {
 function toggled() {
   mark(find("#freeze"), { "aria-pressed": Boolean(frozen) });
   write(find("#freeze"), words.say(frozen ? "resume" : "freeze"));
+  options();
   tick();
 }
 
@@ -458,8 +459,11 @@ function options() {
     const [name, value] = link.dataset.set.split("=");
     mark(link, { href: address({ [name]: value }) });
   }
-  for (const link of document.querySelectorAll("a[data-export]"))
-    mark(link, { href: address({ download: link.dataset.export.endsWith(".json") ? "1" : "" }, link.dataset.export) });
+  const at = frozen && Array.from(frozen.room.sides.values(), ({ side, position }) => `${side}:${position}`).join();
+  for (const link of document.querySelectorAll("a[data-export]")) {
+    const download = link.dataset.export.endsWith(".json") ? "1" : "";
+    mark(link, { href: address({ download, ...(at && { at }) }, link.dataset.export) });
+  }
 }
 
 function listen() {

@@ -353,6 +353,31 @@ def test_a_frozen_view_stands_still_says_so_and_goes_on_with_what_is_true(walls:
             assert screen.page.locator("#frozen").is_hidden()
 
 
+def test_a_frozen_view_is_exported_as_it_stands(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    walls.wall.apprehended(operation, persons={"SYR": 3})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen, walls.screen() as beside:
+        for one in (screen, beside):
+            one.open(f"?operation={operation}&lang=en")
+            one.wait_for_number("3")
+        screen.page.keyboard.press("Space")
+        walls.wall.apprehended(operation, persons={"SYR": 4})
+        beside.wait_for_number("7")
+
+        def exported() -> dict[str, Any]:
+            address = screen.page.locator('[data-export$="json"]').get_attribute("href")
+            found: dict[str, Any] = screen.page.evaluate("(at) => fetch(at).then((answer) => answer.json())", address)
+            return found
+
+        frozen = exported()
+        assert [3] == [row["count"] for row in frozen["rows"] if row["measure"] == "persons"]
+        assert screen.page.locator("#digest details > code").text_content() == frozen["digest"]
+        assert screen.page.locator("#asof a").all_inner_texts() == list(frozen["position"].values())
+        screen.page.keyboard.press("Escape")
+        assert [7] == [row["count"] for row in exported()["rows"] if row["measure"] == "persons"]
+
+
 def _do(screen: Any, step: str) -> None:
     if step.startswith("#"):
         screen.page.locator(step).click()
