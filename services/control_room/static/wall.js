@@ -208,7 +208,8 @@ function positions(shown, serverMs) {
   const plan = view.operation ? planOf(shown, view.operation) : null;
   write(find("#operation"), view.operation ? plan?.name || view.operation : words.say("operation.all"));
   mark(find("#operation"), { title: view.operation || undefined });
-  write(find("#day"), plan ? dayOf(plan, localDay(serverMs, zone)) : period());
+  // On a wall and on paper nothing else says that the numbers are of some days only.
+  write(find("#day"), [period(), plan && dayOf(plan, localDay(serverMs, zone))].filter(Boolean).join(" · "));
 }
 
 function dayOf(plan, today) {

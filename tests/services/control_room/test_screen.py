@@ -266,6 +266,13 @@ def test_what_is_no_day_in_the_address_is_no_filter(walls: Walls, day: str) -> N
         assert f"/api/tallies.csv?operation={operation}&lang=en" == address
 
 
+def test_a_period_of_an_operation_is_said_where_there_are_no_filters(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen() as screen:
+        screen.open(f"?operation={operation}&from=2020-03-13&to=2020-03-14&kiosk=1&lang=en")
+        assert screen.text("#day").startswith("13 – 14 Mar 2020 · day 2 of 3")
+
+
 def test_whole_months_stay_whole_a_year_before(walls: Walls) -> None:
     """The opening balance of January and February is counted on their last day, which a leap year has later."""
     for last, number in (("2028-02-29", 5_000), ("2027-02-28", 300)):
