@@ -149,8 +149,12 @@ function draw() {
 
 /** The moment, in the server's time, at which the numbers were true. */
 function asOf() {
+  if (!past) return Date.parse(looked);
   const latest = Math.max(...Array.from(room.sides.values(), ({ position }) => Number.parseInt(position)));
-  return past ? latest : Date.parse(looked);
+  if (latest) return latest;
+  // Before the first report: there is no other time than the one that was asked for.
+  const [, ms] = /^(?:\w+:)?(\d+)-\d+(?:,|$)/.exec(snapshot.at) ?? [];
+  return Math.min(Number(ms ?? Date.parse(snapshot.at.replace(" ", "+"))) || 0, Date.parse(snapshot.now));
 }
 
 function hours(shown, serverMs) {

@@ -301,6 +301,13 @@ def test_an_operation_ahead_is_compared_with_the_days_of_its_plan(walls: Walls) 
         assert "The log has nothing for 1 – 3 May 2037." in screen.text("#lastyear")
 
 
+def test_before_the_first_report_the_past_is_as_of_the_time_that_was_asked_for(walls: Walls) -> None:
+    with walls.screen() as screen:
+        for at in ("2020-01-01T12:00:00%2B01:00", "1577876400000-0"):
+            screen.open(f"?at={at}&lang=en", "past")
+            assert screen.text("#asof").startswith("as of 1 Jan 2020 12:00:00 CET · SI 0-0")
+
+
 def test_the_past_is_marked_has_its_numbers_and_no_stream(walls: Walls) -> None:
     operation = walls.wall.operation()
     walls.wall.apprehended(operation, persons={"SYR": 3})
