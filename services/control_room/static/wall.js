@@ -178,13 +178,13 @@ function hours(shown, serverMs) {
 
 /** A side with the hours of a day that is over: the snapshot has those of the last day only, the log has all. */
 function ofDay(day, side) {
-  const known = days.get(day) ?? { at: -Infinity, positions: "", sides: null };
+  const known = days.get(day) ?? { at: -Infinity, positions: "", sides: null, asking: false };
   const positions = Array.from(room.sides.values(), ({ position }) => position).join();
-  if (!past && known.positions !== positions && steady.now() - known.at > DAY_MS) {
-    days.set(day, Object.assign(known, { positions, at: steady.now() }));
+  if (!past && !known.asking && known.positions !== positions && steady.now() - known.at > DAY_MS) {
+    days.set(day, Object.assign(known, { positions, at: steady.now(), asking: true }));
     const failed = () => Object.assign(known, { positions: "" }); // asked for again when it is drawn again
     const taken = fetch(`/api/hours?day=${day}`).then((answer) => (answer.ok ? answer.json() : Promise.reject(answer)));
-    taken.then((sides) => { known.sides = sides; changed(); }, failed);
+    taken.then((sides) => { known.sides = sides; changed(); }, failed).finally(() => { known.asking = false; });
     setTimeout(changed, DAY_MS + 1_000); // reports of that day may have come meanwhile
   }
   const hours = known.sides?.[side.side];

@@ -345,6 +345,23 @@ def test_language_and_theme_change_and_the_rest_of_the_view_stays(walls: Walls) 
         assert light != screen.page.evaluate("getComputedStyle(document.body).backgroundColor")
 
 
+def test_the_hours_of_a_day_that_is_over_are_asked_for_once_at_a_time(walls: Walls) -> None:
+    """However long a large log takes to answer: requests that pile up would keep the server from everything else."""
+    asked: list[Any] = []
+    with walls.screen(may_fail=True) as screen:
+        screen.page.clock.install()
+        screen.page.route("**/api/hours*", lambda route: asked.append(route))  # noqa: PLW0108  # Playwright takes no method
+        screen.open("?to=2020-01-31&lang=en")
+        for _ in range(3):
+            before = screen.text("#asof")
+            walls.wall.apprehended("")
+            wait_for(lambda before=before: screen.text("#asof") != before, what="the change")  # type: ignore[misc]
+            screen.page.clock.run_for(12_000)
+        assert 1 == len(asked)
+        asked.pop().fulfill(status=503)
+        wait_for(lambda: screen.state and asked, what="another attempt after one that failed")
+
+
 # Standing still
 
 
