@@ -151,10 +151,12 @@ class ControlRoom:
 
         @post("/login", status_code=303)
         async def login(request: HttpRequest) -> HttpResponse:
+            _from_here(request.headers)
             return await self._login(request)
 
         @post("/logout", status_code=303, sync_to_thread=False)
         def logout(request: HttpRequest) -> HttpResponse:
+            _from_here(request.headers)
             secure = request.url.scheme == "https"
             return _response(
                 b"", HTML_TYPE, 303, {**_SAFE, "location": "/", "set-cookie": cookie_for("", secure=secure)}
@@ -490,6 +492,22 @@ def _response(
         body = gzip.compress(body, 5, mtime=0)
         sent["content-encoding"] = "gzip"
     return Response(body, status_code=status, media_type=media_type, headers=sent)
+
+
+def _from_here(headers: Mapping[str, str]) -> None:
+    """Refuse a form that another site sends: SameSite keeps its cookie from us, and not ours from being set.
+
+    A proxy may have changed `Host`, so the browser's own word counts where there is one, which is behind TLS. Our pages
+    send no referrer, and with that an `Origin` of null.
+    """
+    site, origin = headers.get("sec-fetch-site", ""), headers.get("origin", "null")
+    here = site in ("same-origin", "none") if site else origin in ("null", *_origins(headers.get("host", "")))
+    if not here:
+        raise RefusedError(problem("not-allowed", 403, "another site has sent this form; log in at /"))
+
+
+def _origins(host: str) -> tuple[str, str]:
+    return f"http://{host}", f"https://{host}"
 
 
 def _viewed(request: HttpRequest) -> tuple[Language, View]:

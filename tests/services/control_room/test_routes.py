@@ -243,6 +243,45 @@ def test_a_log_in_leads_nowhere_else(served: Served, client: redis.Redis, settin
         assert 1 == len(answer.headers.get_list("set-cookie"))
 
 
+@pytest.mark.parametrize("path", ["/login", "/logout"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "https://other.example"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
+        {"Origin": "https://evil.example"},
+    ],
+)
+def test_no_other_site_logs_anybody_in_or_out(
+    served: Served, client: redis.Redis, settings: Settings, path: str, headers: dict[str, str]
+) -> None:
+    """Else a page elsewhere could put a wall on a token of its own, or take it off."""
+    token = enrolled(client, settings.prefix, "viewer")
+    with Browser(served.address) as browser:
+        answer = browser.send("POST", path, data={"token": token, "next": "/"}, headers=headers)
+        assert (403, "not-allowed") == (answer.status_code, answer.json()["code"])
+        assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "same-origin", "Origin": "null"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "null"},
+        {"Origin": "https://screen.example:8443", "Host": "screen.example:8443"},
+        {},
+    ],
+)
+def test_a_log_in_from_here_is_taken_however_the_browser_says_so(
+    served: Served, client: redis.Redis, settings: Settings, headers: dict[str, str]
+) -> None:
+    token = enrolled(client, settings.prefix, "viewer")
+    with Browser(served.address) as browser:
+        assert 303 == log_in(browser, token, **headers).status_code
+
+
 def test_a_log_in_has_a_bounded_body(served: Served, client: redis.Redis, settings: Settings) -> None:
     token = enrolled(client, settings.prefix, "viewer")
     with Browser(served.address) as browser:
