@@ -119,7 +119,8 @@ def test_a_viewer_of_one_side_gets_no_byte_of_the_other(
 def test_asking_for_the_other_side_shows_nothing_of_it(served: Served, viewer: Browser) -> None:
     hr = served.side("HR").position
     assert [] == viewer.get("/api/tallies.json?side=HR").json()["rows"]
-    assert 1 == len(viewer.get("/api/tallies.csv?side=HR&operation=HR-OP-2").text.splitlines())
+    (row,) = csv.DictReader(io.StringIO(viewer.get("/api/tallies.csv?side=HR&operation=HR-OP-2").text))
+    assert ("SI", "", "0") == (row["side"], row["measure"], row["count"])  # where the one side stands
     for path in (f"/api/tallies?at=HR:{hr}", f"/api/tallies.csv?at=HR:{hr}"):
         assert 400 == viewer.get(path).status_code
     both = viewer.get(f"/api/tallies?at=SI:{served.side().position},HR:{hr}")  # a link from one who sees more
@@ -445,14 +446,14 @@ def test_exports_say_where_they_are_true(served: Served, auditor: Browser) -> No
     assert "attachment" in answer.headers["content-disposition"]
     assert answer.headers["content-type"].startswith("text/csv")
     rows = list(csv.DictReader(io.StringIO(answer.text)))
-    assert {"1119", "2", "1"} == {row["count"] for row in rows}
-    assert {(served.side().position, auditor.snapshot()["digest"])} == {
-        (row["position"], row["digest"]) for row in rows
+    assert {"1119", "2", "1"} == {row["count"] for row in rows if row["measure"]}
+    assert {(side, served.side(side).position, auditor.snapshot()["digest"]) for side in WORDS} == {
+        (row["side"], row["position"], row["digest"]) for row in rows
     }
     document = auditor.get("/api/tallies.json?operation=SI-OP-1&from=2024-03-14&download=1").json()
     assert document["position"] == {side: served.side(side).position for side in WORDS}
     assert document["digest"] == auditor.snapshot()["digest"]
-    assert len(rows) == len(document["rows"])
+    assert len(rows) == len(document["rows"]) + 1  # and one that says where the side without any stands
     assert [] == auditor.get("/api/tallies.json?to=2024-03-13").json()["rows"]
 
 
