@@ -173,7 +173,7 @@ class HeartbeatMessage(Struct, frozen=True, kw_only=True):
 
 
 class SideMessage(Struct, frozen=True):
-    """A side's operations and devices, when they have changed."""
+    """A side's operations, and those of its devices that have changed; a stream begins with all of them."""
 
     side: Side
     operations: tuple[OperationShown, ...]

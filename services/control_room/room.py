@@ -367,8 +367,10 @@ class RoomSide:
                 return True
         operations = _show_operations(seen.operations)
         if (operations, devices) != (self._operations, self._devices):
+            known = set(self._devices)
             self._operations, self._devices = operations, devices
-            self.on_side(SideMessage(self.side.side, operations, devices))
+            changed = tuple(device for device in devices if device not in known)
+            self.on_side(SideMessage(self.side.side, operations, changed))
         return False
 
     def _out_of_step(self, seen: Glance) -> ResetReason | None:

@@ -34,7 +34,16 @@ export class Room {
     return true;
   }
 
-  /** Take in what a `heartbeat` or a `side` says of a side beside its tallies. The position is the tallies' own. */
+  /** Take in a `side`: the operations, and the devices that changed. */
+  plans({ side: name, operations, devices }) {
+    const side = this.sides.get(name);
+    if (!side) return;
+    const told = new Set(devices.map(({ unit, device }) => `${unit}/${device}`));
+    side.operations = operations;
+    side.devices = [...side.devices.filter(({ unit, device }) => !told.has(`${unit}/${device}`)), ...devices];
+  }
+
+  /** Take in what a `heartbeat` says of a side beside its tallies. The position is the tallies' own. */
   about({ side: name, position, ...facts }) {
     const side = this.sides.get(name);
     if (side) Object.assign(side, facts);

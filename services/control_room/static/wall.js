@@ -67,7 +67,7 @@ stream?.addEventListener("change", ({ detail }) => {
   else stream.renew();
 });
 stream?.addEventListener("side", ({ detail }) => {
-  room.about(detail);
+  room.plans(detail);
   options();
   changed();
 });

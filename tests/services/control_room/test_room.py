@@ -439,6 +439,25 @@ async def test_operations_and_devices_are_told_when_they_change(settings: Settin
 
 
 @asynchronous
+async def test_only_devices_that_changed_are_told(settings: Settings) -> None:
+    """Three hundred devices, told to two hundred screens every second, would be most of what the room does."""
+    async with one_side(settings) as side:
+        await side.room.load()
+        for number in (1, 2, 3):
+            await side.record(
+                *(given.apprehension(id=10 * number + n, reportno=number, device=f"d{n}") for n in (1, 2))
+            )
+            await side.follow()
+            await side.room.look()
+        await side.record(given.apprehension(id=99, reportno=4, device="d2"))
+        await side.follow()
+        await side.room.look()
+        told = [message for message in side.told if isinstance(message, SideMessage)]
+        assert [["d1", "d2"]] * 3 + [["d2"]] == [[one.device for one in message.devices] for message in told]
+        assert ["d1", "d2"] == [one.device for one in side.room.plans().devices]
+
+
+@asynchronous
 async def test_lag_and_last_heard_are_of_the_log_and_not_of_the_feed(settings: Settings) -> None:
     now = datetime.now(UTC)
     async with one_side(settings, now=now) as side:
