@@ -238,7 +238,8 @@ function foot(shown) {
     if (!audit) return { text: `○ ${side} ${words.say("audit.none")}` };
     const at = words.time(Date.parse(audit.at), zone, { today: clock.now() });
     const title = words.say("audit.title", { digest: audit.digest });
-    return { text: `✓ ${side} ${words.say("audit.agreed")} ${audit.position}, ${at}`, title };
+    const text = `✓ ${side} ${words.say("audit.agreed")} ${audit.position}, ${at} · ${audit.digest.slice(0, 12)}`;
+    return { text, title };
   });
   const spans = () => audits.map(({ text, title }) => make("span", { title }, `${text} `));
   replace(find("#audit"), JSON.stringify(audits), spans);

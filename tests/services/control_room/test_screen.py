@@ -197,6 +197,15 @@ def test_a_viewer_of_one_side_receives_no_byte_about_the_other(walls: Walls) -> 
     assert not re.search(r'"HR"|HR[:|]|HR-', one)
 
 
+def test_the_foot_says_where_when_and_with_which_digest_an_audit_agreed(walls: Walls) -> None:
+    found = {"position": "1710385929000-0", "digest": "0123456789abcdef" * 4, "at": "2024-03-14T03:12:09Z"}
+    walls.wall.client.set(walls.wall.key("HR", "audit"), json.dumps(found))
+    with walls.screen() as screen:
+        screen.open("?lang=en")
+        expected = "✓ HR rebuilt = live at 1710385929000-0, 14 Mar 2024 04:12:09 CET · 0123456789ab"
+        wait_for(lambda: expected in screen.text("#audit"), what="the audit")
+
+
 # The address is the view
 
 
