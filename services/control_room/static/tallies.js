@@ -43,6 +43,15 @@ export class Room {
     side.devices = [...side.devices.filter(({ unit, device }) => !told.has(`${unit}/${device}`)), ...devices];
   }
 
+  /** Let go of the hours that begin before a moment (epoch seconds): a wall is not loaded anew for months. */
+  forgetBefore(since) {
+    for (const { hours } of this.sides.values()) {
+      if (since <= hours.since) continue;
+      hours.since = since;
+      for (const text of Object.keys(hours.counts)) if (Number.parseInt(text) < since) delete hours.counts[text];
+    }
+  }
+
   /** Take in what a `heartbeat` says of a side beside its tallies. The position is the tallies' own. */
   about({ side: name, position, ...facts }) {
     const side = this.sides.get(name);

@@ -15,6 +15,7 @@ const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
 const SPOKEN_MS = 30_000; // a screen reader hears the numbers at most so often
 const DAY_MS = 10_000; // how often the hours of a day that is over are asked for, while reports come
 const CHECKED_MS = 60_000; // how often the page computes the digest itself
+const [HOURS, HOUR_MS] = [25, 3_600_000]; // how many the page keeps: a day and the one that has begun
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
 const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
 const ICONS = { connecting: "◌", live: "●", delayed: "◐", lost: "✕", past: "◷", ended: "✕" };
@@ -97,6 +98,7 @@ function heartbeat({ now, first, sides, ...rest }) {
   // Swapped in while this page was away: at the same position nothing is missing, and everything is another one.
   if (sides.some(({ side, generation }) => room.sides.get(side)?.generation !== generation)) return stream.renew();
   for (const side of sides) room.about(side);
+  room.forgetBefore(Math.floor(Date.parse(now) / HOUR_MS - HOURS) * (HOUR_MS / 1000));
   const away = sides.filter(({ side, position }) => room.sides.get(side)?.position !== position);
   const ahead = away.map(({ side, position }) => `${side} ${position}`).join();
   // A heartbeat comes after the changes that it includes: one named twice that no change has brought is lost.

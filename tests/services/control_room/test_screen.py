@@ -371,6 +371,27 @@ def test_the_hours_of_a_day_that_is_over_are_asked_for_once_at_a_time(walls: Wal
         wait_for(lambda: screen.state and asked, what="another attempt after one that failed")
 
 
+def test_a_page_lets_go_of_hours_that_no_chart_shows_any_more(walls: Walls) -> None:
+    with walls.screen() as screen:
+        screen.open()
+        found = screen.page.evaluate(
+            """async () => {
+                const { Room, hourly } = await import("/static/tallies.js");
+                const side = { side: "SI", generation: "g1", cells: {}, hours: { since: 0, counts: {} } };
+                const room = new Room({ id: "", digest: "", sides: [{ ...side, latest: [], amendments: [] }] });
+                for (let hour = 0; hour < 1_000; hour += 1) {
+                    const hours = { [`${hour * 3_600}||koper|persons`]: 1 };
+                    room.change({ side: "SI", position: `${hour}-0`, generation: "g1", cells: {}, hours });
+                    room.forgetBefore((hour - 25) * 3_600);
+                }
+                const { hours } = room.sides.get("SI");
+                const shown = hourly(room.sides.get("SI"), {}, 1_000 * 3_600);
+                return [Object.keys(hours.counts).length, hours.since, shown.map(({ count }) => count)];
+            }"""
+        )
+        assert [26, 974 * 3_600, [1] * 24] == found
+
+
 # Standing still
 
 
