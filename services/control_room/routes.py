@@ -84,6 +84,22 @@ class Asset(Struct, frozen=True):
     version: str
 
 
+class _Encoded(Struct):
+    """A snapshot as it is sent: after a reset all screens ask for the same at the same moment."""
+
+    version: str
+    raw: bytes
+    zipped: bytes = b""
+
+    @property
+    def tag(self) -> str:
+        return hashlib.sha256(self.version.encode()).hexdigest()[:16]
+
+    def zip(self) -> bytes:
+        self.zipped = self.zipped or gzip.compress(self.raw, 5, mtime=0)
+        return self.zipped
+
+
 def load_assets() -> dict[str, Asset]:
     """Return all static files by their names, and the words of each language."""
     raws = {entry.name: entry.read_bytes() for entry in files(__package__).joinpath("static").iterdir()}
@@ -122,7 +138,7 @@ class ControlRoom:
         self._monotonic = monotonic
         self._assets = load_assets()
         self._addresses = {name: f"/static/{name}?v={asset.version}" for name, asset in self._assets.items()}
-        self._snapshots: dict[Audience, tuple[str, bytes]] = {}
+        self._snapshots: dict[Audience, _Encoded] = {}
         self._digests: dict[tuple[str, ...], str] = {}
         for side in sides:
             side.on_change = streams.change
@@ -240,7 +256,7 @@ class ControlRoom:
             onward = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             html = login_page(language, onward, wrong=False, assets=self._addresses, theme=view.theme)
             return _response(html.encode(), HTML_TYPE, 401, _SAFE, request)
-        snapshot = await self._past_snapshot(audience, view.at) if view.at else self._encoded(audience)[1]
+        snapshot = await self._past_snapshot(audience, view.at) if view.at else self._encoded(audience).raw
         html = page(language, view, snapshot.decode(), self._addresses)
         return _response(html.encode(), HTML_TYPE, 200, _SAFE, request)
 
@@ -262,11 +278,14 @@ class ControlRoom:
         at = _queries(request).get("at", [""])[0]
         if at:
             return _response(await self._past_snapshot(audience, at), JSON_TYPE, 200, _PRIVATE, request)
-        version, encoded = self._encoded(audience)
-        tag = f'"{version}"'
+        encoded = self._encoded(audience)
+        tag = f'"{encoded.tag}"'
         if tag in request.headers.get("if-none-match", ""):
             return _response(b"", JSON_TYPE, 304, {**_PRIVATE, "etag": tag})
-        return _response(encoded, JSON_TYPE, 200, {**_PRIVATE, "etag": tag}, request)
+        if len(encoded.raw) > ZIPPED_FROM and _takes_zipped(request):
+            headers = {**_PRIVATE, "etag": tag, "content-encoding": "gzip"}
+            return _response(encoded.zip(), JSON_TYPE, 200, headers)
+        return _response(encoded.raw, JSON_TYPE, 200, {**_PRIVATE, "etag": tag})
 
     async def _export(self, request: HttpRequest) -> Export:
         audience = await self._audience(request.headers)
@@ -302,14 +321,14 @@ class ControlRoom:
             sides=tuple(side.shown() for side in sides),
         )
 
-    def _encoded(self, audience: Audience) -> tuple[str, bytes]:
+    def _encoded(self, audience: Audience) -> _Encoded:
         """Return the snapshot as it is sent, made once for all who ask for the same."""
         sides = [self.sides[side] for side in audience]
         version = "|".join(f"{side.generation}:{side.position}:{side.looked}" for side in sides)
         kept = self._snapshots.get(audience)
-        if kept is None or kept[0] != version:
-            kept = self._snapshots[audience] = (version, _json.encode(self._snapshot(audience)))
-        return hashlib.sha256(kept[0].encode()).hexdigest()[:16], kept[1]
+        if kept is None or kept.version != version:
+            kept = self._snapshots[audience] = _Encoded(version, _json.encode(self._snapshot(audience)))
+        return kept
 
     async def _past_snapshot(self, audience: Audience, at: str) -> bytes:
         try:
@@ -488,7 +507,7 @@ def _response(
     zip_for: HttpRequest | None = None,
 ) -> HttpResponse:
     sent = dict(headers or {})
-    if zip_for is not None and len(body) > ZIPPED_FROM and "gzip" in zip_for.headers.get("accept-encoding", ""):
+    if zip_for is not None and len(body) > ZIPPED_FROM and _takes_zipped(zip_for):
         body = gzip.compress(body, 5, mtime=0)
         sent["content-encoding"] = "gzip"
     return Response(body, status_code=status, media_type=media_type, headers=sent)
@@ -523,6 +542,10 @@ def _viewed(request: HttpRequest) -> tuple[Language, View]:
         at=query.get("at", ""),
     )
     return _language(query, request.headers.get("accept-language", "")), view
+
+
+def _takes_zipped(request: HttpRequest) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")
 
 
 def _queries(request: HttpRequest) -> dict[str, list[str]]:
