@@ -170,6 +170,11 @@ class ControlRoom:
             _from_here(request.headers)
             return await self._login(request)
 
+        @get("/login", status_code=303, sync_to_thread=False)
+        def to_log_in() -> HttpResponse:
+            # Where somebody stands whose token was refused, and who loads that address anew.
+            return _response(b"", HTML_TYPE, 303, {**_SAFE, "location": "/"})
+
         @post("/logout", status_code=303, sync_to_thread=False)
         def logout(request: HttpRequest) -> HttpResponse:
             _from_here(request.headers)
@@ -215,7 +220,7 @@ class ControlRoom:
             readiness = self._readiness()
             return _response(_json.encode(readiness), JSON_TYPE, 200 if readiness.status == "ready" else 503)
 
-        return [wall, login, logout, tallies, tallies_csv, tallies_json, hours, stream, static, live, ready]
+        return [wall, login, to_log_in, logout, tallies, tallies_csv, tallies_json, hours, stream, static, live, ready]
 
     def _reset(self, side: RoomSide, reason: ResetReason) -> None:
         self._past.forget()
