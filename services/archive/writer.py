@@ -105,7 +105,8 @@ async def _write_segment(
         before=manifest.entries, size=part.stat().st_size, sha256=sha256_of(part), previous=manifest.head,
     )  # fmt: skip
     back = Fingerprint()
-    back.take(SegmentFile(part, segment).after(START))
+    for entries in SegmentFile(part, segment).after(START):
+        back.take(entries)
     if back.digest() != fingerprint.digest():
         raise FaultError(f"{part} does not read back as what stands in the log; nothing was archived")
     part.replace(path)

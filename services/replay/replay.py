@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from schemas.vocabulary import Position, order
 from services.runtime.errors import DamagedLogError
 from services.runtime.settings import SideSettings
-from services.store.contract import Entry, Log
+from services.store.contract import Log
 from services.store.index_entry import IndexEntry
 from services.store.versions import versions_in_force
-from services.tally.fold import Arrival, Key, State, Version, arrive, fold
+from services.tally.fold import Arrival, Key, State, fold
 
 if TYPE_CHECKING:
     from services.store.recurrence import Recurring
@@ -47,38 +47,34 @@ class Replay:
             raise ValueError("it is not known which reports come again so late in the log")
         reading = asyncio.create_task(self._read(self.state.checkpoint.position))
         try:
-            while entries := await reading:
-                last = entries[-1].position
+            while arrivals := await reading:
+                last = arrivals[-1].position
                 if order(last) < limit:  # the next batch is on its way while this one is folded
                     reading = asyncio.create_task(self._read(last))
                 if order(last) > limit:
-                    entries = [entry for entry in entries if order(entry.position) <= limit]
-                if entries:
-                    await self._fold(entries)
-                    on_progress(len(entries))
+                    arrivals = [arrival for arrival in arrivals if order(arrival.position) <= limit]
+                if arrivals:
+                    await self._fold(arrivals)
+                    on_progress(len(arrivals))
                 if order(last) >= limit:
                     return
         finally:
             reading.cancel()
 
-    async def _read(self, position: Position) -> list[Entry]:
-        return await self._log.read_after(position, BATCH)
+    async def _read(self, position: Position) -> list[Arrival]:
+        return await self._log.read_arrivals(position, BATCH)
 
-    async def _fold(self, entries: list[Entry]) -> None:
-        arrivals = [arrive(entry.position, entry.fields) for entry in entries]
-        changes = fold(self.state, arrivals, await self._known(arrivals))
+    async def _fold(self, arrivals: list[Arrival]) -> None:
+        indexed = {arrival.key: self._index[arrival.key] for arrival in arrivals if arrival.key in self._index}
+        known = await versions_in_force(self._log, indexed) if indexed else {}
+        changes = fold(self.state, arrivals, known)
         self.state.take(changes)
         remembered: Iterable[Key] = changes.index
         if self._recurring is not None:
-            keys = [arrival.key for arrival in arrivals if arrival.event]
-            again = self._recurring.take(keys)
-            for key in self._index.keys() & keys - again.keys():
+            again = self._recurring.take([arrival.key for arrival in arrivals if arrival.event])
+            for key in indexed.keys() - again.keys():
                 del self._index[key]
-            remembered = again.keys() & changes.index
+            remembered = again.keys() & changes.index.keys()
         for key in remembered:
             version = changes.index[key]
             self._index[key] = IndexEntry(version.position, version.event.revision, version.original_missing)
-
-    async def _known(self, arrivals: list[Arrival]) -> dict[Key, Version]:
-        again = {arrival.key: self._index[arrival.key] for arrival in arrivals if arrival.key in self._index}
-        return await versions_in_force(self._log, again) if again else {}

@@ -11,7 +11,7 @@ from schemas.tallies import Checkpoint, DeviceNumbers, Operation, Parked
 from schemas.vocabulary import START, Position, order
 from services.store.index_entry import IndexEntry
 from services.tally.cells import Tallies
-from services.tally.fold import Changes, Key
+from services.tally.fold import Arrival, Changes, Key
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -104,6 +104,10 @@ class Log(Protocol):
 
     async def read_after(self, position: Position, count: int) -> list[Entry]:
         """Return up to `count` entries after a position, in order."""
+        ...
+
+    async def read_arrivals(self, position: Position, count: int) -> list[Arrival]:
+        """Return up to `count` entries after a position, in order, as the fold takes them."""
         ...
 
     async def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:

@@ -13,6 +13,7 @@ from services.runtime.errors import FieldtallyError, UnreachableError
 from services.store.connection import Client, in_words, translated
 from services.store.contract import Entry, LogExtent, Trimmed
 from services.store.keys import PartitionKeys
+from services.tally.fold import Arrival, arrive
 
 
 class PartlyAppendedError(UnreachableError):
@@ -59,6 +60,10 @@ class RedisLog:
         with translated(self._url):
             answer: Any = await self._client.xrevrange(self._key, position, "-", count=count)
         return [Entry(Position(entry_id.decode()), fields) for entry_id, fields in answer]
+
+    async def read_arrivals(self, position: Position, count: int) -> list[Arrival]:
+        """Return up to `count` entries after a position, as the fold takes them."""
+        return [arrive(entry.position, entry.fields) for entry in await self.read_after(position, count)]
 
     async def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:
         """Return the entries at these positions, None for each that is not there."""

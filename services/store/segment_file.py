@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, dropwhile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.vocabulary import Position, order
-from services.store.columns import ENTRY_COLUMNS, entries_of
+from services.store.columns import ARRIVAL_COLUMNS, ENTRY_COLUMNS, arrivals_of, entries_of
 from services.store.contract import Entry
 from services.store.recurrence import Marks, marks_of
 from services.store.segments import DamagedArchiveError, Segment
+from services.tally.fold import Arrival
 
 READ_ROWS: Final = 2_000
 MARK_ROWS: Final = 65_536
 
-_COLUMNS: Final = list(ENTRY_COLUMNS)
+Read = TypeVar("Read", Entry, Arrival)
 
 
 class SegmentFile:
@@ -38,22 +38,34 @@ class SegmentFile:
             groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
             self._first_ms = [group.column(0).statistics.min for group in groups]
 
-    def after(self, position: Position) -> Iterator[Entry]:
-        """Yield the entries after a position, in order."""
+    def after(self, position: Position) -> Iterator[list[Entry]]:
+        """Yield the entries after a position, in order, some at a time."""
+        return self._after(position, ENTRY_COLUMNS, entries_of)
+
+    def arrivals_after(self, position: Position) -> Iterator[list[Arrival]]:
+        """Yield the entries after a position, in order, some at a time, as the fold takes them."""
+        return self._after(position, ARRIVAL_COLUMNS, arrivals_of)
+
+    def _after(
+        self, position: Position, columns: Sequence[str], read: Callable[[pa.RecordBatch], list[Read]]
+    ) -> Iterator[list[Read]]:
         limit = order(position)
         groups = range(self._group_at(limit), len(self._first_ms))
         with self._readable():
-            entries = chain.from_iterable(map(entries_of, self._file.iter_batches(READ_ROWS, groups, _COLUMNS)))
-            yield from dropwhile(lambda entry: order(entry.position) <= limit, entries)
+            for batch in self._file.iter_batches(READ_ROWS, groups, list(columns)):
+                found = read(batch)
+                if order(found[0].position) <= limit:
+                    found = [one for one in found if order(one.position) > limit]
+                if found:
+                    yield found
 
-    def before(self, position: Position) -> Iterator[Entry]:
-        """Yield the entries at and before a position, the newest first."""
+    def before(self, position: Position) -> Iterator[list[Entry]]:
+        """Yield the entries at and before a position, the newest first, some at a time."""
         limit = order(position)
         with self._readable():
             for index in reversed(range(self._group_at(limit, last=True) + 1)):
-                for entry in reversed(list(entries_of(self._file.read_row_group(index, _COLUMNS)))):
-                    if order(entry.position) <= limit:
-                        yield entry
+                found = entries_of(self._file.read_row_group(index, list(ENTRY_COLUMNS)))
+                yield [entry for entry in reversed(found) if order(entry.position) <= limit]
 
     def at(self, positions: Sequence[Position]) -> Iterator[Entry]:
         """Yield the entries that stand at these positions."""
@@ -63,7 +75,7 @@ class SegmentFile:
                 by_group.setdefault(index, set()).add(place)
         with self._readable():
             for index, wanted in by_group.items():
-                table = self._file.read_row_group(index, _COLUMNS)
+                table = self._file.read_row_group(index, list(ENTRY_COLUMNS))
                 places = zip(table.column("ms").to_pylist(), table.column("seq").to_pylist(), strict=True)
                 rows = [row for row, place in enumerate(places) if place in wanted]
                 yield from entries_of(table.take(pa.array(rows, pa.int64())))

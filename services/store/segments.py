@@ -12,9 +12,9 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +22,7 @@ from msgspec import Struct
 from schemas.vocabulary import START, Position, Side, order
 from services.runtime.errors import DamagedLogError
 from services.store.contract import Entry
+from services.tally.fold import Arrival
 
 if TYPE_CHECKING:
     from services.store.recurrence import Marks, Recurring
@@ -34,6 +35,11 @@ OPEN_FILES: Final = 8
 
 _json: Final = msgspec.json.Encoder()
 _file_name: Final = re.compile(r"[0-9]{6,12}\.parquet")
+
+
+_Read = TypeVar("_Read", Entry, Arrival)
+_Reading: TypeAlias = tuple[Position, Iterator[list[_Read]]] | None
+"""What goes on behind a position."""
 
 
 class DamagedArchiveError(DamagedLogError):
@@ -155,7 +161,8 @@ class Archive:
         self._seen: tuple[int, int, int] | None = None
         self._reading = threading.Lock()
         self._open = lru_cache(OPEN_FILES)(self._opened)
-        self._going_on: tuple[Position, Iterator[Entry]] | None = None
+        self._entries: _Reading[Entry] = None
+        self._arrivals: _Reading[Arrival] = None
 
     @property
     def end(self) -> Position:
@@ -177,24 +184,38 @@ class Archive:
             return False
         with self._reading:
             self.manifest, self._seen = read_manifest(self.folder, self.side), seen
-            self._going_on = None
+            self._entries = self._arrivals = None
             self._open.cache_clear()
         return True
 
     def read_after(self, position: Position, count: int) -> list[Entry]:
         """Return up to `count` archived entries after a position, in order. Reading on from where one was is fast."""
         with self._reading:
-            goes_on, self._going_on = self._going_on, None
-            entries = goes_on[1] if goes_on and goes_on[0] == position else self._after(position)
-            found = list(islice(entries, count))
-            if found:
-                self._going_on = (found[-1].position, entries)
+            goes_on, self._entries = self._entries, None
+            pieces = goes_on[1] if goes_on and goes_on[0] == position else self._pieces(position, "after")
+            found, self._entries = _first(pieces, count)
+            return found
+
+    def read_arrivals(self, position: Position, count: int) -> list[Arrival]:
+        """Return up to `count` archived entries after a position, as the fold takes them."""
+        with self._reading:
+            goes_on, self._arrivals = self._arrivals, None
+            pieces = goes_on[1] if goes_on and goes_on[0] == position else self._pieces(position, "arrivals_after")
+            found, self._arrivals = _first(pieces, count)
             return found
 
     def read_before(self, position: Position, count: int) -> list[Entry]:
         """Return up to `count` archived entries at and before a position, the newest first."""
+        found: list[Entry] = []
         with self._reading:
-            return list(islice(self._before(position), count))
+            for segment in reversed(self.manifest.segments):
+                if order(segment.first) > order(position):
+                    continue
+                for entries in self._open(segment).before(position):
+                    found += entries
+                    if len(found) >= count:
+                        return found[:count]
+        return found
 
     def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:
         """Return the archived entries at these positions, None for each that is not there."""
@@ -231,18 +252,22 @@ class Archive:
             if until is None or order(segment.first) <= order(until)
         ]
 
-    def _after(self, position: Position) -> Iterator[Entry]:
+    def _pieces(self, position: Position, way: str) -> Iterator[list[Any]]:
         for segment in self.manifest.segments:
             if order(segment.last) > order(position):
-                yield from self._open(segment).after(position)
-
-    def _before(self, position: Position) -> Iterator[Entry]:
-        for segment in reversed(self.manifest.segments):
-            if order(segment.first) <= order(position):
-                yield from self._open(segment).before(position)
+                yield from getattr(self._open(segment), way)(position)
 
     def _opened(self, segment: Segment) -> SegmentFile:
         # 70 MB and a tenth of a second that a log without an archive does not need.
         from services.store.segment_file import SegmentFile  # noqa: PLC0415
 
         return SegmentFile(self.folder / segment.file, segment)
+
+
+def _first(pieces: Iterator[list[_Read]], count: int) -> tuple[list[_Read], _Reading[_Read]]:
+    """Return the first `count` of what comes in pieces, and what goes on behind them."""
+    found = next(pieces, [])
+    if len(found) > count:
+        pieces = chain([found[count:]], pieces)
+        found = found[:count]
+    return found, (found[-1].position, pieces) if found else None

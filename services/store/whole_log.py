@@ -18,6 +18,7 @@ from services.store.contract import Entry, LogExtent, Trimmed
 from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
 from services.store.segments import Archive, DamagedArchiveError, archive_folder
+from services.tally.fold import Arrival, arrive
 
 if TYPE_CHECKING:
     from services.store.recurrence import Recurring
@@ -47,6 +48,13 @@ class WholeLog:
             # Archived meanwhile, it may have been trimmed as well, and the stream would have gone on behind the gap.
             if not self.archive.refresh() or place >= order(self.archive.end):
                 return entries
+
+    async def read_arrivals(self, position: Position, count: int) -> list[Arrival]:
+        """Return up to `count` entries after a position, as the fold takes them; for replays, which do nothing else."""
+        self.archive.refresh()
+        if order(position) < order(self.archive.end):
+            return self.archive.read_arrivals(position, count)
+        return [arrive(entry.position, entry.fields) for entry in await self.read_after(position, count)]
 
     async def read_before(self, position: Position, count: int) -> list[Entry]:
         """Return up to `count` entries at and before a position, the newest first."""
