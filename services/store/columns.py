@@ -77,8 +77,11 @@ SCHEMA: Final = pa.schema(
 
 WORD_COLUMNS: Final = tuple(field.name for field in SCHEMA if pa.types.is_dictionary(field.type))
 """The columns of few different values."""
-DELTA_COLUMNS: Final = ("ms", "seq", "time", "reportno", "revision")
-"""The columns of numbers that grow, or nearly so."""
+ENCODINGS: Final = {
+    "ms": "DELTA_BINARY_PACKED", "seq": "DELTA_BINARY_PACKED", "revision": "DELTA_BINARY_PACKED",
+    "time": "BYTE_STREAM_SPLIT", "reportno": "BYTE_STREAM_SPLIT",
+}  # fmt: skip
+"""How the columns of numbers are written: whichever took less space."""
 ENTRY_COLUMNS: Final = ("ms", "seq", "event", "by", "fields", "id")
 """The columns that hold the entry itself."""
 
