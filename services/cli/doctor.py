@@ -16,7 +16,9 @@ from services.cli.server import SideStore, side_stores
 from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
 from services.runtime.settings import Settings, SideSettings, hide_password
 from services.store.contract import LogExtent
+from services.store.generations import number
 from services.store.loading import require_zone
+from services.store.tally_store import REBUILD
 from services.tally.fold import FOLD_VERSION
 from services.tally.numbers import missing_count
 
@@ -61,6 +63,7 @@ async def _examine(chosen: Settings) -> list[Finding]:
             findings += _server(server, await stores[0].log.server_info())
             for store in stores:
                 findings += await _side(store)
+                findings += await _generations(store)
     except FieldtallyError as error:
         findings.append(Finding("wrong", "server", server, str(error), error.exit_code))
     return findings
@@ -114,6 +117,22 @@ async def _side(store: SideStore) -> list[Finding]:
     return findings
 
 
+async def _generations(store: SideStore) -> list[Finding]:
+    """Look for generations that are not live: each holds as much memory as the live one."""
+    try:
+        live, found = await store.generations.live(), await store.generations.found()
+    except FieldtallyError:
+        return []  # it was said of the log already
+    beside = [one for one in found if one.name != live]
+    if not beside:
+        return []
+    names = ", ".join(f"{one.name} ({many(one.entries, 'entry', 'entries')})" for one in beside)
+    next_step = "`fieldtally rebuild --drop` removes what is not live"
+    if number(beside[-1].name) > number(live):
+        next_step += f"; `fieldtally rebuild` goes on with {beside[-1].name}"
+    return [Finding("look", f"{store.side.side} generations", f"beside {live}: {names}", next_step)]
+
+
 def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
     damage = DamagedLogError.exit_code
     if lacking := extent.lacks(checkpoint):
@@ -132,7 +151,7 @@ def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint, *, p
         return Finding("wrong", what, f"days counted in {checkpoint.zone}", str(error), error.exit_code)
     if present and checkpoint.fold_version != FOLD_VERSION:
         found = f"made by counting rules version {checkpoint.fold_version}, this program has {FOLD_VERSION}"
-        return Finding("wrong", what, found, "rebuild them from the log", 1)
+        return Finding("wrong", what, found, f"{REBUILD}, then start `fieldtally project`", 1)
     behind = extent.appended - checkpoint.entries
     if behind > 0:
         return Finding(
