@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests import given, oracle
-from tests.projectors import expected, feed, log_of
+from tests.projectors import expected, feed, live, log_of
 from tests.services.cli.conftest import Cli, assert_refused, count, record
 from tests.services.cli.test_doctor import findings
 
@@ -25,11 +25,6 @@ def cells(client: redis.Redis, prefix: str, side: str = "SI") -> dict[str, int]:
     """Return the live tallies, as they are stored."""
     rows: Any = client.hgetall(key(prefix, f"{live(client, prefix, side)}:tallies", side))
     return {cell.decode(): int(number) for cell, number in rows.items()}
-
-
-def live(client: redis.Redis, prefix: str, side: str = "SI") -> str:
-    name: Any = client.get(key(prefix, "live", side))
-    return name.decode() if name else "g1"
 
 
 def generations(client: redis.Redis, prefix: str, side: str = "SI") -> set[str]:
@@ -252,7 +247,7 @@ def test_a_log_that_lost_entries_is_exit_code_4_and_the_other_side_is_rebuilt(
     assert 4 == outcome.code
     assert "the log of side SI is incomplete" in outcome.err
     assert ["HR"] == [row["side"] for row in outcome.json]
-    assert ("g1", "g2") == (live(counted, prefix), live(counted, prefix, "HR"))
+    assert ("g1", "g2") == (live(counted, prefix, "SI"), live(counted, prefix, "HR"))
     assert {"g1"} == generations(counted, prefix)
 
 
@@ -270,7 +265,7 @@ def test_a_log_that_ends_before_the_tallies_is_exit_code_4(
     outcome = cli("rebuild", "--swap", "--drop")
     assert 4 == outcome.code
     assert "restore the log" in outcome.err
-    assert "g1" == live(counted, prefix)
+    assert "g1" == live(counted, prefix, "SI")
     assert {"g1"} == generations(counted, prefix)
 
 
@@ -304,7 +299,7 @@ def test_a_generation_that_becomes_live_meanwhile_is_not_removed(
     monkeypatch.setattr(redis.asyncio.client.Pipeline, "multi", swap_first)
     outcome = cli("rebuild", "--drop", "--format", "json", SIDES="SI:Europe/Ljubljana:SVN")
     assert [{"side": "SI", "removed": []}] == outcome.json
-    assert "g2" == live(counted, prefix)
+    assert "g2" == live(counted, prefix, "SI")
     assert "g2" in generations(counted, prefix)
 
 
