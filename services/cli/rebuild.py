@@ -32,9 +32,9 @@ Removed = Mapping[Side, Sequence[str]]
 @option("--drop", is_flag=True, help="Remove every generation that is not live; alone, it does only that.")
 @format_option("table", "json")
 def rebuild(*, swap: bool, drop: bool, output_format: Format) -> int:
-    """Fill a new generation of the tallies from the log, and compare.
+    """Make the tallies anew beside the live ones, and compare.
 
-    It is filled beside the live one, while reports keep coming, up to where the live one stands; there they are
+    A new generation is filled from the log, while reports keep coming, up to where the live one stands; there they are
     compared, cell by cell. Interrupted, it goes on where it was the next time. After --swap the projector goes on in
     the new generation, and the screens follow. Exit code 0: equal, swapped, or nothing to compare with; 1: they differ.
     """
