@@ -171,6 +171,29 @@ def test_it_goes_on_after_a_kill_instead_of_beginning_anew(
     assert_counted(client, prefix, "SI")
 
 
+def test_ctrl_c_ends_it_with_130_and_the_next_run_goes_on(
+    start: NewProcess, si_only: Settings, server_url: str, prefix: str, client: redis.Redis
+) -> None:
+    feed(client, prefix, "SI", seeded_log(SEED + 5, 200)["SI"])
+    project(si_only)
+
+    def interrupt(command: Command) -> Action:
+        if command.name == "MULTI" and client.exists(f"{{{prefix}:SI}}:g2:checkpoint"):
+            proxy.on_command = None
+            rebuilding.send(signal.SIGINT)
+            wait_for(lambda: rebuilding.poll() is not None, what="the end")
+        return Action.PASS
+
+    with FaultProxy(server_url) as proxy:
+        proxy.on_command = interrupt
+        rebuilding = start(proxy.url, "rebuild", "--swap")
+        assert rebuilding.wait() == 130
+    assert "Traceback" not in rebuilding.text
+    assert start(server_url, "rebuild", "--swap").wait() == 0
+    assert "g2" == live(client, prefix, "SI")
+    assert_counted(client, prefix, "SI")
+
+
 def test_of_two_rebuilds_at_once_one_is_ended_in_words(
     start: NewProcess, si_only: Settings, server_url: str, prefix: str, client: redis.Redis
 ) -> None:
