@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
@@ -12,6 +13,7 @@ from msgspec.structs import asdict
 from schemas.tallies import Checkpoint
 from services.cli.command import command, misspelt_settings, run_async, settings
 from services.cli.output import Format, format_option, many, print_records
+from services.cli.requeue import requeued_of
 from services.cli.server import SideStore, side_stores
 from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
 from services.runtime.settings import Settings, SideSettings, hide_password
@@ -22,13 +24,15 @@ from services.store.tally_store import REBUILD
 from services.tally.fold import FOLD_VERSION
 from services.tally.numbers import missing_count
 
+State = Literal["ok", "look", "wrong"]
+
 COLUMNS: Final = ("state", "what", "found", "next_step")
 
 
 class Finding(Struct, frozen=True):
     """One thing that was looked at: `ok`, worth a `look`, or `wrong`; and the exit code it asks for."""
 
-    state: Literal["ok", "look", "wrong"]
+    state: State
     what: str
     found: str
     next_step: str = ""
@@ -61,8 +65,9 @@ async def _examine(chosen: Settings) -> list[Finding]:
     try:
         async with side_stores(chosen) as stores:
             findings += _server(server, await stores[0].log.server_info())
+            requeued = Counter(side for side, _ in await requeued_of(stores))
             for store in stores:
-                findings += await _side(store)
+                findings += await _side(store, requeued[store.side.side])
                 findings += await _generations(store)
     except FieldtallyError as error:
         findings.append(Finding("wrong", "server", server, str(error), error.exit_code))
@@ -81,7 +86,7 @@ def _server(server: str, info: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("wrong", "role", str(info.get("role")), "point FIELDTALLY_REDIS_URL at the primary", 1)
 
 
-async def _side(store: SideStore) -> list[Finding]:
+async def _side(store: SideStore, requeued: int) -> list[Finding]:
     side = store.side.side
     try:
         extent, stored = await store.log.extent(), await store.store.load()
@@ -94,7 +99,9 @@ async def _side(store: SideStore) -> list[Finding]:
     ]
     parked = checkpoint.counters.parked
     if parked:
-        findings.append(Finding("look", f"{side} parked", many(parked, "entry", "entries"), "`fieldtally parked list`"))
+        found = many(parked, "entry", "entries") + (f", {requeued:,} of them requeued" if requeued else "")
+        state: State = "look" if parked > requeued else "ok"
+        findings.append(Finding(state, f"{side} parked", found, "`fieldtally parked list`"))
     missing = {device: count for device, numbers in stored.devices.items() if (count := missing_count(numbers))}
     if missing:
         worst = max(missing, key=lambda device: missing[device])

@@ -115,6 +115,7 @@ def test_what_lies_beyond_the_live_checkpoint_is_begun_anew(cli: Cli, counted: r
     record(counted, prefix, {"SI": [given.apprehension(id=1)]})
     [(beyond, _)] = log_of(counted, prefix, "SI")[-1:]
     counted.hset(key(prefix, "g2:checkpoint"), "position", beyond)
+    counted.hincrby(key(prefix, "g2:checkpoint"), "entries", 1)
     row = by_side(cli("rebuild", "--format", "json").json)["SI"]
     assert ("g3", "equal") == (row["generation"], row["verdict"])
 

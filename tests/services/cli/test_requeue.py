@@ -22,6 +22,7 @@ from tests.faults import Action, Command, FaultProxy
 from tests.given import TYPE_PREFIX
 from tests.projectors import Cradle, Forked, assert_counted, environment, feed, log_of
 from tests.services.cli.conftest import Cli, assert_refused, count
+from tests.services.cli.test_doctor import findings
 from tests.waiting import wait_for
 
 WHY = "0.2 knows it"
@@ -240,6 +241,8 @@ def test_the_list_and_the_entry_say_who_put_it_back_why_and_where(
     words = f"HR {now}, {noted['at'][:19]}Z by {module.user()}: {WHY}"
     assert [words, ""] == [row["requeued"] for row in cli("parked", "list", "--format", "csv").csv]
     assert words in cli("parked", "list").out
+    row = findings(cli("doctor", "--format", "json"))["SI parked"]
+    assert ("look", "2 entries, 1 of them requeued") == (row["state"], row["found"])
     assert f"  requeued: {words}" in cli("parked", "show", position).out.splitlines()
     assert [f"requeue/SI:{position}/{module.user()}"] == [
         row["by"] for row in cli("events", "--side", "HR", "--format", "json").json

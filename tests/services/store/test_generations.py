@@ -15,6 +15,7 @@ from schemas.vocabulary import Position, Side
 from services.runtime.errors import DamagedLogError, UsageError
 from services.store.connection import connect
 from services.store.contract import StoredAt
+from services.store.door import Known, RedisDoor
 from services.store.generations import Generation, RedisGenerations, number
 from services.store.keys import PartitionKeys
 from tests.asynchronous import asynchronous
@@ -197,3 +198,19 @@ async def test_a_turn_beside_is_refused_once_that_generation_is_live(
         client.set(key("live"), "g2")
         assert await store.open_turn(StoredAt("g2", held), Position("6-0"), []) is None
         await store.close()
+
+
+@asynchronous
+async def test_the_gateway_is_told_that_an_index_is_no_longer_the_live_one(
+    server_url: str, prefix: str, client: redis.Redis, key: Callable[[str], str]
+) -> None:
+    server = connect(server_url)
+    door = RedisDoor(server, server_url, PartitionKeys(prefix, Side("SI")))
+    try:
+        assert await door.look("g1", [b"x"]) == Known({}, {}, 0)
+        client.set(key("live"), "g2")
+        assert await door.look("g1", [b"x"]) is None
+        assert await door.look("g2", [b"x"]) == Known({}, {}, 0)
+    finally:
+        await door.close()
+        await server.aclose()
