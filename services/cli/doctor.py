@@ -15,7 +15,7 @@ from services.cli.command import command, misspelt_settings, run_async, settings
 from services.cli.output import Format, format_option, many, print_records
 from services.cli.requeue import requeued_of
 from services.cli.server import SideStore, side_stores
-from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
+from services.runtime.errors import DamagedLogError, FieldtallyError, UnsoundTalliesError, UsageError
 from services.runtime.settings import Settings, SideSettings, hide_password
 from services.store.contract import LogExtent
 from services.store.generations import number
@@ -89,7 +89,11 @@ def _server(server: str, info: dict[str, Any]) -> Iterator[Finding]:
 async def _side(store: SideStore, requeued: int) -> list[Finding]:
     side = store.side.side
     try:
-        extent, stored = await store.log.extent(), await store.store.load()
+        extent = await store.log.extent()
+        stored = await store.store.load()
+    except UnsoundTalliesError as error:
+        damaged = Finding("wrong", f"{side} tallies", "damaged", str(error), error.exit_code)
+        return [_log(side, extent, Checkpoint()), damaged]
     except FieldtallyError as error:
         return [Finding("wrong", f"{side} log", "cannot be read", str(error), error.exit_code)]
     checkpoint = stored.checkpoint or Checkpoint(fold_version=FOLD_VERSION)

@@ -326,6 +326,16 @@ def test_whoever_meets_damage_is_told_to_rebuild(cli: Cli, counted: redis.Redis,
     assert_refused(cli(command), 4, "`fieldtally rebuild --swap` makes them anew from the log")
 
 
+def test_the_doctor_tells_damaged_tallies_from_a_damaged_log(cli: Cli, counted: redis.Redis, prefix: str) -> None:
+    counted.hset(key(prefix, "g1:checkpoint"), "unsound", "HSET on a key failed")
+    outcome = cli("doctor", "--format", "json")
+    found = findings(outcome)
+    assert (4, "ok", "wrong", "damaged") == (
+        outcome.code, found["SI log"]["state"], found["SI tallies"]["state"], found["SI tallies"]["found"],
+    )  # fmt: skip
+    assert "`fieldtally rebuild --swap`" in found["SI tallies"]["next_step"]
+
+
 @pytest.fixture
 def small_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.replay.rebuild.BATCH", 40)
