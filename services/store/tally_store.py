@@ -241,8 +241,10 @@ class RedisTallyStore:
             not exec_last and any(isinstance(one, RedisError) for one in answers)
         ):
             await self.close()
-            refused = next(answer for answer in answers if isinstance(answer, RedisError))
-            raise in_words(refused, self._url) from refused
+            pairs = zip(commands, answers, strict=True)
+            command, refused = next((sent, answer) for sent, answer in pairs if isinstance(answer, RedisError))
+            of = self._keys.generation_of(command[1]) if len(command) > 1 else ""
+            raise (self._unreadable(of, refused) if of else in_words(refused, self._url)) from refused
         return answers
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from services.runtime.errors import UnsoundTalliesError
 from tests import given, oracle
 from tests.projectors import expected, feed, live, log_of
 from tests.services.cli.conftest import Cli, assert_refused, count, record
@@ -184,7 +185,7 @@ def half_written(client: redis.Redis, prefix: str, server_url: str) -> None:
     client.rename(key(prefix, "g1:parked"), key(prefix, "kept"))
     client.set(key(prefix, "g1:parked"), "no hash")
     record(client, prefix, {"SI": [b"{}", given.apprehension(id=1)]})
-    with pytest.raises(Exception, match="`fieldtally rebuild --swap` makes them anew"):
+    with pytest.raises(UnsoundTalliesError, match="`fieldtally rebuild --swap` makes them anew"):
         count(server_url, prefix)
 
 
@@ -198,6 +199,14 @@ def tallies_of_another_kind(client: redis.Redis, prefix: str, _: str) -> None:
 
 def checkpoint_of_another_kind(client: redis.Redis, prefix: str, _: str) -> None:
     client.set(key(prefix, "g1:checkpoint"), "no hash")
+
+
+def index_of_another_kind(client: redis.Redis, prefix: str, server_url: str) -> None:
+    """Whoever loads it does not see that; the projector's next turn does."""
+    client.set(key(prefix, "g1:index"), "no hash")
+    record(client, prefix, {"SI": [given.apprehension(id=1)]})
+    with pytest.raises(UnsoundTalliesError, match="`fieldtally rebuild --swap` makes them anew"):
+        count(server_url, prefix)
 
 
 def position_damaged(client: redis.Redis, prefix: str, _: str) -> None:
@@ -238,6 +247,17 @@ def test_a_live_generation_that_cannot_be_used_is_replaced(
     assert {"g2"} == generations(counted, prefix)
     assert 0 == cli("audit").code
     assert 0 == cli("doctor").code
+
+
+def test_an_index_that_is_damaged_is_made_anew_too(
+    cli: Cli, counted: redis.Redis, prefix: str, server_url: str
+) -> None:
+    """The tallies themselves are equal then."""
+    index_of_another_kind(counted, prefix, server_url)
+    outcome = cli("rebuild", "--swap", "--drop", "--format", "json")
+    assert (0, "equal") == (outcome.code, by_side(outcome.json)["SI"]["verdict"])
+    count(server_url, prefix)
+    assert expected(log_of(counted, prefix, "SI"), "SI").tallies == cells(counted, prefix)
 
 
 def test_a_log_that_lost_entries_is_exit_code_4_and_the_other_side_is_rebuilt(
