@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "replay": "tallies:replay",
     "archive": "archive:archive",
     "audit": "audit:audit",
+    "rebuild": "rebuild:rebuild",
     "events": "events:events",
     "parked": "parked:parked",
     "devices": "devices:devices",

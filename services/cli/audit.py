@@ -153,6 +153,7 @@ def print_verdict(verdict: Verdict, claims: Claims | None) -> None:
     else:
         rows = [{"cell": cell_text(row.cell), "live": row.live, "rebuilt": row.rebuilt} for row in verdict.differences]
         print_records(rows, ("cell", "live", "rebuilt"), "table", "live and rebuilt differ")
+        note("`fieldtally rebuild --swap` makes the live tallies anew from the log")
     for side, entries in verdict.entries_behind.items():
         if entries:
             behind = many(entries, "entry", "entries")

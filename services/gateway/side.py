@@ -353,6 +353,9 @@ class GatewaySide:
         while True:
             changes = self._tail.changes
             known = await door.look(self.seen.generation, names)
+            if known is None:
+                await self._take_glance()
+                continue
             if self._tail.lacks(known.length, self._under_way):
                 await self._read_tail(door, known.length)
             if changes == self._tail.changes:

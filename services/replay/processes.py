@@ -1,4 +1,4 @@
-"""Replays the logs of several sides at once, each in a process of its own where there is enough to do."""
+"""Replays and rebuilds the sides at once, each in a process of its own where there is enough to do."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from schemas.vocabulary import Position, Side
+from services.replay.rebuild import Rebuildable, Rebuilt, rebuild
 from services.replay.replay import Replay
 from services.runtime.collector import calm_collector
+from services.runtime.errors import FieldtallyError
 from services.runtime.forked import Advance, Show, run_forked, unseen
 from services.runtime.settings import Settings, SideSettings
 from services.store.connection import connect
+from services.store.generations import RedisGenerations
 from services.store.keys import PartitionKeys
+from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import open_log
 from services.tally.fold import State
 
@@ -57,5 +61,38 @@ async def _states(
             await replay.run(stop, advance)
             states.append(replay.state.copy())
         return states
+    finally:
+        await client.aclose()
+
+
+def rebuild_generations(
+    settings: Settings, url: str, *, swap: bool, show: Show = unseen
+) -> dict[Side, Rebuilt | FieldtallyError]:
+    """Fill a new generation of each side; what keeps one side from it stands in its place, and the others go on."""
+    works = {str(side.side): partial(_rebuild, settings, url, side, swap) for side in settings.sides}
+    return dict(zip([side.side for side in settings.sides], run_forked(works, show), strict=True))
+
+
+def _rebuild(
+    settings: Settings,
+    url: str,
+    side: SideSettings,
+    swap: bool,  # noqa: FBT001  # by partial
+    advance: Advance,
+) -> Rebuilt | FieldtallyError:
+    calm_collector()
+    return asyncio.run(_rebuilt(settings, url, side, advance, swap=swap))
+
+
+async def _rebuilt(
+    settings: Settings, url: str, side: SideSettings, advance: Advance, *, swap: bool
+) -> Rebuilt | FieldtallyError:
+    client, keys = connect(url), PartitionKeys(settings.prefix, side.side)
+    try:
+        stores = RedisTallyStore(client, url, keys), RedisGenerations(client, url, keys)
+        log = open_log(client, url, keys, settings.archive_dir)
+        return await rebuild(Rebuildable(side, log, *stores), swap=swap, on_progress=advance)
+    except FieldtallyError as error:
+        return error
     finally:
         await client.aclose()

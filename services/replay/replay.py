@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from schemas.vocabulary import Position, order
@@ -12,7 +12,7 @@ from services.runtime.settings import SideSettings
 from services.store.contract import Log
 from services.store.index_entry import IndexEntry
 from services.store.versions import versions_in_force
-from services.tally.fold import Arrival, Key, State, fold
+from services.tally.fold import Arrival, Key, State, Version, fold
 
 if TYPE_CHECKING:
     from services.store.recurrence import Recurring
@@ -30,7 +30,8 @@ class Replay:
         self.state = State(side.side, side.zone)
         self._log = log
         self._recurring = recurring
-        self._index: dict[Key, IndexEntry] = {}
+        self._index: dict[Key, IndexEntry] = {}  # where each report stands, if nobody knows which come again
+        self._awaited: dict[Key, Version] = {}  # else the reports themselves that do
 
     async def run(self, until: Position, on_progress: Callable[[int], None] = lambda _: None) -> None:
         """Fold every entry up to and with a position; DamagedLogError if the log is not whole."""
@@ -65,16 +66,20 @@ class Replay:
         return await self._log.read_arrivals(position, BATCH)
 
     async def _fold(self, arrivals: list[Arrival]) -> None:
-        indexed = {arrival.key: self._index[arrival.key] for arrival in arrivals if arrival.key in self._index}
-        known = await versions_in_force(self._log, indexed) if indexed else {}
-        changes = fold(self.state, arrivals, known)
+        changes = fold(self.state, arrivals, await self._known(arrivals))
         self.state.take(changes)
-        remembered: Iterable[Key] = changes.index
+        if self._recurring is None:
+            for key, version in changes.index.items():
+                self._index[key] = IndexEntry(version.position, version.event.revision, version.original_missing)
+            return
+        again = self._recurring.take([arrival.key for arrival in arrivals if arrival.event])
+        for arrival in arrivals:
+            if arrival.key in self._awaited and arrival.key not in again:
+                del self._awaited[arrival.key]
+        self._awaited |= {key: changes.index[key] for key in again if key in changes.index}
+
+    async def _known(self, arrivals: list[Arrival]) -> Mapping[Key, Version]:
         if self._recurring is not None:
-            again = self._recurring.take([arrival.key for arrival in arrivals if arrival.event])
-            for key in indexed.keys() - again.keys():
-                del self._index[key]
-            remembered = again.keys() & changes.index.keys()
-        for key in remembered:
-            version = changes.index[key]
-            self._index[key] = IndexEntry(version.position, version.event.revision, version.original_missing)
+            return {arrival.key: self._awaited[arrival.key] for arrival in arrivals if arrival.key in self._awaited}
+        again = {arrival.key: self._index[arrival.key] for arrival in arrivals if arrival.key in self._index}
+        return await versions_in_force(self._log, again) if again else {}

@@ -156,6 +156,12 @@ def test_a_generation_that_is_swapped_in_is_shown_without_a_reload(walls: Walls,
     wall.apprehended("")
     wall.wait_until_counted()
     screen.wait_until_it_agrees()
+    wall.rebuild()
+    wait_for(lambda: "7,7" not in screen.number(side="SI"), what="the rebuilt generation")
+    screen.wait_until_it_agrees()
+    wall.apprehended("")
+    wall.wait_until_counted()
+    screen.wait_until_it_agrees()
     assert screen.page.evaluate("same")
 
 
