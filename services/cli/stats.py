@@ -17,7 +17,7 @@ from rich.console import Console
 
 from schemas.vocabulary import Position, Side, order
 from services.cli.command import FileName, Whole, command, run_async, settings
-from services.cli.output import Figure, note, progress, table_text
+from services.cli.output import Figure, many, note, progress, table_text
 from services.cli.selectors import read_as_of, read_selection
 from services.cli.server import log_extents, server_url
 from services.replay.audit import join, terms
@@ -123,6 +123,11 @@ def stats(
             print(_lines(publication, Console()), end="")  # as wide as the terminal
         else:
             write(_WRITERS[output_format](publication))
+    if min_cell:
+        small, others = (
+            sum(each) for each in zip(*((one.small, one.others) for one in publication.tables), strict=True)
+        )
+        note(f"hidden: {many(small, 'figure')} from 1 to {min_cell - 1}, and {others:,} more with them")
 
 
 def _published(

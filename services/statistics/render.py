@@ -98,8 +98,17 @@ def _change(this: Figure, last: Figure) -> Shown:
 def notes_on(publication: Publication, table: Table) -> Iterator[str]:
     """Yield what a table must say of itself."""
     if publication.min_cell:
-        small = f"{table.small:,} {'figure' if table.small == 1 else 'figures'} from 1 to {publication.min_cell - 1}"
-        yield f"{HIDDEN} hidden: {small}, and {table.others:,} more, from which these could be worked out"
+        most = publication.min_cell - 1
+        if table.countable:
+            small = _figures_many(table.small)
+            more = f"{table.others:,} more, from which they could be worked out"
+            yield f"{HIDDEN} hidden: {small} from 1 to {most}, and {more}"
+        else:
+            all_hidden = _figures_many(table.small + table.others)
+            yield (
+                f"{HIDDEN} hidden: {all_hidden}, those from 1 to {most} and others from which they could be worked "
+                "out; how many of each would help to do so"
+            )
     if table.name == "year-to-date":
         yield f"as known then: by what had been received one year before {_time(publication.moment)}"
         if any(figure.count is None and not figure.hidden for figure in table.figures):
@@ -119,6 +128,10 @@ def _lines(prefix: str, stand: Stand) -> Iterator[tuple[str, str]]:
     yield f"{prefix}position", ", ".join(f"{side} {position}" for side, position in stand.position.items())
     yield f"{prefix}digest", stand.digest
     yield f"{prefix}fold version", str(stand.fold_version)
+
+
+def _figures_many(count: int) -> str:
+    return f"{count:,} {'figure' if count == 1 else 'figures'}"
 
 
 def _time(moment: datetime) -> str:
@@ -207,12 +220,20 @@ def as_json(publication: Publication) -> bytes:
         {
             "table": table.name,
             "title": table.title,
-            "hidden": {"small": table.small, "others": table.others},
+            "hidden": _hidden(table),
             "rows": [_object(figure) for figure in table.figures],
         }
         for table in publication.tables
     ]
     return msgspec.json.format(msgspec.json.encode(known), indent=2) + b"\n"
+
+
+def _hidden(table: Table) -> dict[str, int | None]:
+    return {
+        "figures": table.small + table.others,
+        "small": table.small if table.countable else None,
+        "others": table.others if table.countable else None,
+    }
 
 
 def _object(figure: Figure) -> dict[str, object]:

@@ -90,7 +90,10 @@ class Row(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True):
-    """One table; `small` is how many of its figures are hidden since they are small, `others` how many with them."""
+    """One table; `small` is how many of its figures are hidden since they are small, `others` how many with them.
+
+    They are published apart only if these are `countable`.
+    """
 
     name: TableName
     title: str
@@ -99,6 +102,7 @@ class Table(Struct, frozen=True):
     rows: tuple[Row, ...]
     small: int = 0
     others: int = 0
+    countable: bool = True
 
     @property
     def figures(self) -> Iterator[Figure]:
@@ -155,10 +159,16 @@ def _cells(counted: Counted, asked: Asked) -> list[tuple[_Cell, int]]:
     return [(cast("_Cell", row.values), row.count) for row in rows]
 
 
-def _hide(sums: Mapping[Key, int], parts: Mapping[tuple[Key, ...], int], min_cell: int) -> tuple[set[Key], set[Key]]:
+class _Hidden(NamedTuple):
+    small: frozenset[Key] = frozenset()
+    others: frozenset[Key] = frozenset()
+    countable: bool = True
+
+
+def _hide(sums: Mapping[Key, int], parts: Mapping[tuple[Key, ...], int], min_cell: int) -> _Hidden:
     """Return small figures and others to hide, over all tables at once: one's total may be a sum of another's rows."""
     if not min_cell:
-        return set(), set()
+        return _Hidden()
     keys = sorted(sums)
     number = {key: at for at, key in enumerate(keys)}
     atoms = [
@@ -167,7 +177,8 @@ def _hide(sums: Mapping[Key, int], parts: Mapping[tuple[Key, ...], int], min_cel
     ]
     twins = {number[key]: number[twin] for key in keys if (twin := _twin(key)) in number}
     found = suppress(atoms, min_cell, twins)
-    return {keys[at] for at in found.primary}, {keys[at] for at in found.secondary}
+    small, others = (frozenset(keys[at] for at in figures) for figures in (found.primary, found.secondary))
+    return _Hidden(small, others, found.countable)
 
 
 def _twin(key: Key) -> Key:
@@ -175,7 +186,7 @@ def _twin(key: Key) -> Key:
     return key._replace(known="then" if key.known == "now" else "now")
 
 
-def _axes(part: Sequence[Key]) -> tuple[Hashable, ...]:
+def _axes(part: Sequence[Key]) -> tuple[Hashable, Hashable, Hashable]:
     """Return where a part of the figures stands: its side, whom it is about, and when and in which operation it was."""
     return (
         frozenset(key.side for key in part),
@@ -297,16 +308,15 @@ def _table(
     plan: _Plan,
     asked: Asked,
     sums: Mapping[Key, int],
-    hidden: tuple[set[Key], set[Key]],
+    hidden: _Hidden,
     unknown: frozenset[str],
 ) -> Table:
-    small, others = hidden
     blank: dict[str, Any] = dict.fromkeys(plan.columns[0][1], "")
 
     def figure(key: Key) -> Figure:
         if key.known == "then" and key.side in unknown:
             return Figure(key, None)
-        if key in small or key in others:
+        if key in hidden.small or key in hidden.others:
             return Figure(key, None, hidden=True)
         return Figure(key, sums.get(key, 0))
 
@@ -327,8 +337,9 @@ def _table(
         tuple(plan.about.values()),
         tuple(heading for heading, _ in plan.columns),
         rows,
-        sum(key.table == name for key in small),
-        sum(key.table == name for key in others),
+        sum(key.table == name for key in hidden.small),
+        sum(key.table == name for key in hidden.others),
+        hidden.countable,
     )
 
 

@@ -18,7 +18,7 @@ moves of 1, 2, 4 and 8 atoms, cheapest first; that it is the least possible is n
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, product
+from itertools import product
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
@@ -38,20 +38,28 @@ class Atom(Struct, frozen=True):
 
     count: int
     figures: tuple[int, ...]
-    axes: tuple[Hashable, ...]
+    axes: tuple[Hashable, Hashable, Hashable]
     group: Hashable = None
 
 
 class Suppression(Struct, frozen=True):
-    """The figures to hide: those that are small, and those that would give them away."""
+    """The figures to hide: those that are small, and those that would give them away.
+
+    `countable` tells whether it may be said how many there are of each: not if a small figure has several values only
+    as long as nobody knows.
+    """
 
     primary: frozenset[int] = frozenset()
     secondary: frozenset[int] = frozenset()
+    countable: bool = True
 
     def hides(self, figure: int) -> bool:
         """Tell whether a figure is hidden."""
         return figure in self.primary or figure in self.secondary
 
+
+_BOXES: Final = ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2))
+"""Along which axes a move goes: its atoms are the corners of a box with so many edges."""
 
 Move: TypeAlias = list[tuple[int, int]]
 """Atoms by their index, and by how much each changes: 1 or -1."""
@@ -90,26 +98,30 @@ class _Search:
         self._primary = frozenset(figure for figure, value in self._values.items() if value < min_cell)
         self._hidden: set[int] = set()
         self._hide(self._primary)
-        self._at = {(atom.group, atom.axes): number for number, atom in enumerate(atoms)}
+        self._at: dict[tuple[Hashable, ...], int] = {
+            (atom.group, *atom.axes): number for number, atom in enumerate(atoms)
+        }
         # The figure that says most about an atom: the smallest that it is in.
         self._finest = [min(atom.figures, key=lambda figure: (self._values[figure], figure)) for atom in atoms]
-        self._lines: dict[tuple[Hashable, int, tuple[Hashable, ...]], list[int]] = {}
+        self._lines: dict[tuple[Hashable, ...], list[int]] = {}
         for number, atom in enumerate(atoms):
-            for axis in range(len(atom.axes)):
-                self._lines.setdefault(self._line(atom, axis), []).append(number)
+            for axis in range(3):
+                self._lines.setdefault(_line(atom, axis), []).append(number)
 
     def run(self) -> Suppression:
         safe: set[int] = set()
+        countable = True
         for figure in sorted(self._primary, key=lambda figure: (len(self._members[figure]), figure)):
             if figure not in safe:
-                option = self._best(figure, strict=True) or self._best(figure, strict=False)
-                if (
-                    option is None
-                ):  # an atom that goes up alone is always one, once all figures that it is in are hidden
+                option = self._best(figure, strict=True)
+                if option is None:
+                    countable = False
+                    option = self._best(figure, strict=False)
+                if option is None:  # an atom that goes up alone is always a move, once all that it is in is hidden
                     raise AssertionError(f"no move for figure {figure}")
                 self._hide(option.changes)
                 safe.update(option.changes)
-        return Suppression(self._primary, frozenset(self._hidden - self._primary))
+        return Suppression(self._primary, frozenset(self._hidden - self._primary), countable)
 
     def _hide(self, figures: Iterable[int]) -> None:
         for figure in figures:
@@ -170,24 +182,22 @@ class _Search:
 
     def _moves(self, number: int, direction: int, *, strict: bool) -> Iterator[Move]:
         """Yield moves that begin with an atom: corners of a box, up and down in turn, so that sums along it stay."""
-        atom = self._atoms[number]
         yield [(number, direction)]
-        axes = range(len(atom.axes))
-        near = [self._nearest(number, axis, -direction, strict=strict) for axis in axes]
-        for size in range(1, len(atom.axes) + 1):
-            for chosen in combinations(axes, size):
-                for ends in product(*(near[axis] for axis in chosen)):
-                    if box := self._box(atom, chosen, ends, direction):
-                        yield box
+        near = [self._nearest(number, axis, -direction, strict=strict) for axis in range(3)]
+        for box in _BOXES:
+            for ends in product(*(near[axis] for axis in box)):
+                if move := self._corners(number, box, ends, direction):
+                    yield move
 
-    def _box(self, atom: Atom, chosen: Sequence[int], ends: Sequence[int], direction: int) -> Move | None:
+    def _corners(self, number: int, box: Sequence[int], ends: Sequence[int], direction: int) -> Move | None:
+        atom = self._atoms[number]
         corners: Move = []
-        for taken in product((False, True), repeat=len(chosen)):
+        for taken in product((False, True), repeat=len(box)):
             axes = list(atom.axes)
-            for axis, end, at_end in zip(chosen, ends, taken, strict=True):
+            for axis, end, at_end in zip(box, ends, taken, strict=True):
                 if at_end:
                     axes[axis] = self._atoms[end].axes[axis]
-            corner = self._at.get((atom.group, tuple(axes)))
+            corner = self._at.get((atom.group, *axes))
             if corner is None:
                 return None
             corners.append((corner, -direction if sum(taken) % 2 else direction))
@@ -195,14 +205,14 @@ class _Search:
 
     def _nearest(self, number: int, axis: int, change: int, *, strict: bool) -> list[int]:
         """Return the atoms of a line that may change so, those first that cost least."""
-        line = self._lines[self._line(self._atoms[number], axis)]
         ranked = [
             (self._cost(finest), -self._values[finest], other)
-            for other in line
+            for other in self._lines[_line(self._atoms[number], axis)]
             if other != number and self._allowed(finest := self._finest[other], change, strict=strict)
         ]
         return [other for *_, other in sorted(ranked)[:NEAREST]]
 
-    @staticmethod
-    def _line(atom: Atom, axis: int) -> tuple[Hashable, int, tuple[Hashable, ...]]:
-        return atom.group, axis, (*atom.axes[:axis], *atom.axes[axis + 1 :])
+
+def _line(atom: Atom, axis: int) -> tuple[Hashable, ...]:
+    """Return what all atoms have in common that differ along one axis alone."""
+    return atom.group, axis, *atom.axes[:axis], *atom.axes[axis + 1 :]
