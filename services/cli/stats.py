@@ -213,7 +213,7 @@ def _opened(out: str | None) -> Iterator[Callable[[bytes], object]]:
         yield lambda whole: sys.stdout.write(whole.decode())
         return
     path = Path(os.path.realpath(out))
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.parent / f"{path.name}.{os.getpid()}.part"
     with _refused(out):
         device = path.exists() and not path.is_file()  # a pipe cannot be replaced, and a folder is refused here
         file = path.open("wb") if device else part.open("xb")
@@ -227,6 +227,7 @@ def _opened(out: str | None) -> Iterator[Callable[[bytes], object]]:
                 os.fsync(file.fileno())
                 part.replace(path)
     finally:
+        file.close()
         if not device:
             part.unlink(missing_ok=True)
     note(f"wrote {out}")
