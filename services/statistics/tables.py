@@ -126,13 +126,15 @@ class _Plan(Struct, frozen=True):
 
 def build(asked: Asked, now: Counted, then: Counted | None = None) -> list[Table]:
     """Return the tables; `then` is what was known one year before, and is needed for the year to date only."""
-    cells: dict[Known, Iterable[tuple[_Cell, int]]] = {"now": _cells(now, asked)}
+    days = _days(asked, now)
+    periods = [days, *((asked.this_year, asked.this_year.year_before()) if asked.this_year else ())]
+    cells: dict[Known, Iterable[tuple[_Cell, int]]] = {"now": _cells(now, asked, periods)}
     unknown: frozenset[str] = frozenset()
     if then:
-        cells["then"] = _cells(then, asked)
-        late = frozenset(asked.sides) - then.begun
+        cells["then"] = _cells(then, asked, periods)
+        late = frozenset(_sides(asked)) - then.begun
         unknown = late | {TOTAL} if late else late
-    plans = _plans(asked, now)
+    plans = _plans(asked, days)
     sums: dict[Key, int] = {}
     parts: dict[tuple[Key, ...], int] = {}
     for known, counted in cells.items():
@@ -151,12 +153,31 @@ def build(asked: Asked, now: Counted, then: Counted | None = None) -> list[Table
     return [_table(name, plan, asked, sums, hidden, unknown) for name, plan in plans.items()]
 
 
-def _cells(counted: Counted, asked: Asked) -> list[tuple[_Cell, int]]:
+def _sides(asked: Asked) -> list[Side]:
+    wanted = asked.where.get("side", asked.sides)
+    return [side for side in asked.sides if side in wanted]
+
+
+def _cells(counted: Counted, asked: Asked, periods: Sequence[Period]) -> list[tuple[_Cell, int]]:
     chosen: Mapping[Dimension, tuple[str, ...]] = asked.where
     if "measure" not in chosen:
         chosen = {**chosen, "measure": tuple(measure for measure in UNITS if measure not in LEFT_OUT)}
-    rows = roll_up(counted.tallies, Selection(_CELL, chosen), counted.terms)
+    tallies = counted.tallies if "day" in chosen else _gathered(counted.tallies, periods)
+    rows = roll_up(tallies, Selection(_CELL, chosen), counted.terms)
     return [(cast("_Cell", row.values), row.count) for row in rows]
+
+
+def _gathered(tallies: Tallies, periods: Sequence[Period]) -> Tallies:
+    """Sum the days that no table tells apart, each under the first of them: there are hundreds of cells for one sum."""
+    firsts: dict[tuple[object, ...], str] = {}
+    alike: dict[str, str] = {}
+    sums: Tallies = {}
+    for (side, operation, section, day, measure, citizenship), count in tallies.items():
+        if day not in alike:
+            alike[day] = firsts.setdefault((day[:7], *(period.has(day) for period in periods)), day)
+        cell = (side, operation, section, alike[day], measure, citizenship)
+        sums[cell] = sums.get(cell, 0) + count
+    return sums
 
 
 class _Hidden(NamedTuple):
@@ -195,9 +216,8 @@ def _axes(part: Sequence[Key]) -> tuple[Hashable, Hashable, Hashable]:
     )
 
 
-def _plans(asked: Asked, now: Counted) -> dict[TableName, _Plan]:
-    wanted = asked.where.get("side", ())
-    sides = [side for side in asked.sides if not wanted or side in wanted]
+def _plans(asked: Asked, days: Period) -> dict[TableName, _Plan]:
+    sides = _sides(asked)
     columns: list[_Column] = [(side, {"side": side}) for side in sides]
     several = len(sides) > 1
     if several:
@@ -205,7 +225,6 @@ def _plans(asked: Asked, now: Counted) -> dict[TableName, _Plan]:
     chosen = asked.where.get("measure")
     detailed = frozenset(chosen or ("persons",))
     limits = _limits(asked)
-    days = _days(asked, now)
 
     def of_sides(*keys: Key) -> Iterator[Key]:
         for key in keys:
