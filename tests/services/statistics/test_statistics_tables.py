@@ -186,9 +186,11 @@ def test_what_is_hidden_of_last_year_is_hidden_as_known_now_and_then(seed: int) 
     assert [] == [a.key for a, b in pairs if a.hidden != b.hidden and (a.count or b.count)]
 
 
-def test_it_is_said_how_many_are_hidden() -> None:
+@pytest.mark.parametrize("begun", [SIDES, (SI,)])
+def test_it_is_said_how_many_are_hidden(begun: tuple[Side, ...]) -> None:
     now = random_tallies(Random(3))
-    for table in build(replace(ASKED, min_cell=5), counted(now), counted(now)):
+    then = {cell: count for cell, count in now.items() if cell[0] in begun}
+    for table in build(replace(ASKED, min_cell=5), counted(now), counted(then, *begun)):
         hidden = [figure for figure in table.figures if figure.hidden]
         small = [figure for figure in hidden if summed(figure.key, now) < 5]
         assert (len(small), len(hidden) - len(small)) == (table.small, table.others)
@@ -270,6 +272,24 @@ def test_conditions_and_days_choose_cells() -> None:
     assert {"months", "smuggling"} == {figure.key.table for figure in found}
     for figure in found:
         assert summed(figure.key, chosen) == figure.count
+
+
+@pytest.mark.parametrize("where", [{"day": ("2024-02-29",)}, {"month": ("2023-03",)}, {"year": ("2023", "2024")}])
+def test_conditions_on_days_choose_these(where: Mapping[Any, tuple[str, ...]]) -> None:
+    now = random_tallies(Random(2))
+    asked = replace(ASKED, tables=("months", "operations"), where=where)
+    chosen = {cell: n for cell, n in now.items() if cell[3].startswith(next(iter(where.values())))}
+    found = figures(build(asked, counted(now)))
+    assert found
+    for figure in found:
+        assert summed(figure.key, chosen) == figure.count
+
+
+def test_a_side_that_is_not_asked_for_makes_nothing_unknown() -> None:
+    now = {(side, "", "", "2023-02-01", "persons", "SYR"): 7 for side in (*SIDES, Side("AT"))}
+    asked = replace(ASKED, tables=("year-to-date",), sides=(*SIDES, Side("AT")), where={"side": SIDES})
+    (table,) = build(asked, counted(now), counted(now, *SIDES))
+    assert [[0, 7, 7], [0, 7, 7], [0, 14, 14]] == [[f.count for f in row.figures] for row in table.rows[:3]]
 
 
 def test_titles_say_what_was_chosen() -> None:
