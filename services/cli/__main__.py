@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "archive": "archive:archive",
     "audit": "audit:audit",
     "rebuild": "rebuild:rebuild",
+    "stats": "stats:stats",
     "events": "events:events",
     "parked": "parked:parked",
     "devices": "devices:devices",
