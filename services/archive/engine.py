@@ -1,0 +1,157 @@
+"""The second engine: DuckDB over the log of every side, its segments in Parquet and the rest that is still a stream.
+
+It is opened in three steps: `add_side` for each side with its segments, `add` for the entries after them, then
+`complete`, after which nothing but these tables can be read and nothing can be written. It lives in memory, reaches no
+network and loads no extension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any, Final, Self, cast
+
+import duckdb
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]  # it has none
+
+from schemas.vocabulary import Position, Side
+from services.archive import counting
+from services.archive.columns import SCHEMA
+from services.archive.views import definitions
+from services.runtime.settings import SideSettings
+from services.tally.cells import Cell
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_ONE: Final = datetime(1, 1, 1, tzinfo=UTC)
+_US: Final = timedelta(microseconds=1)
+_DAY: Final = timedelta(days=1)
+_SECOND: Final = timedelta(seconds=1)
+_CONFIG: Final[dict[str, Any]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "python_enable_replacements": False,
+    "temp_directory": "",
+}
+
+
+class Engine:
+    """A DuckDB with the tables of `views`; see the module."""
+
+    def __init__(self) -> None:
+        self.connection = duckdb.connect(":memory:", config=_CONFIG)
+        self._sides: list[SideSettings] = []
+        self._files: list[str] = []
+        self._run("SET TimeZone = 'UTC'")
+        self._run("CREATE SCHEMA internal")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.connection.close()
+
+    def add_side(self, side: SideSettings, segments: Sequence[Path] = (), until: Position | None = None) -> None:
+        """Add a side with its segments, of which only entries up to a position are read."""
+        name = side.side
+        files = [str(path.resolve()) for path in segments]
+        self._sides.append(side)
+        self._files += files
+        self._register("none", SCHEMA.empty_table())
+        self._run(f"CREATE TABLE internal.rest_{name} AS FROM none")
+        self.connection.unregister("none")
+        rest = f"FROM internal.rest_{name}"
+        if files:
+            listed = ", ".join(_quoted(file) for file in files)
+            rest = f"FROM read_parquet([{listed}]) WHERE {counting.until(until)} UNION ALL {rest}"
+        self._run(f"CREATE VIEW internal.log_{name} AS {rest}")
+
+    def add(self, side: Side, table: pa.Table) -> None:
+        """Add entries of a side that are in no segment."""
+        self._register("more", table)
+        self._run(f"INSERT INTO internal.rest_{side} FROM more")
+        self.connection.unregister("more")
+
+    def complete(self) -> None:
+        """Find what stands there more than once, make the tables of `views`, and shut all doors."""
+        for side in self._sides:
+            self._complete(side)
+        for name, sql in definitions([side.side for side in self._sides]).items():
+            self._run(f"CREATE VIEW {name} AS {sql}")
+        self._run(f"SET allowed_paths = [{', '.join(_quoted(file) for file in self._files)}]")
+        self._run("SET enable_external_access = false")
+        self._run("SET lock_configuration = true")
+
+    def _complete(self, side: SideSettings) -> None:
+        name = side.side
+        self._register("days", _days(side.zone, self._utc_days(name)))
+        self._run(f"CREATE TABLE internal.days_{name} AS FROM days")
+        self.connection.unregister("days")
+        self._register("again", pa.table({"again": self._hashes_again(name)}))
+        self._run(f"CREATE TABLE internal.again_{name} AS FROM again")
+        self.connection.unregister("again")
+        self._run(f"CREATE TABLE internal.versions_{name} AS {counting.versions(name)}")
+        self._run(f"CREATE VIEW internal.counted_{name} AS {counting.events_of(name)}")
+        self._run(f"CREATE TABLE internal.replaced_{name} AS {counting.replaced(name)}")
+
+    def _utc_days(self, side: Side) -> list[int]:
+        rows = self._run(
+            f"SELECT DISTINCT {counting.UTC_DAY} FROM internal.log_{side} WHERE time IS NOT NULL ORDER BY 1"
+        ).fetchall()
+        return [day for (day,) in rows]
+
+    def _hashes_again(self, side: Side) -> Any:
+        """Return the hashes of keys that occur more than once: sorting them takes a tenth of grouping by the keys."""
+        found = self._run(
+            f"SELECT hash({counting.KEY}) AS key FROM internal.log_{side} WHERE fault IS NULL AND side = '{side}'"
+        ).fetchnumpy()
+        hashes = np.sort(np.asarray(found["key"], dtype=np.uint64))
+        return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+
+    def _register(self, name: str, table: pa.Table) -> None:
+        self.connection.register(name, table)
+
+    def _run(self, sql: str) -> duckdb.DuckDBPyConnection:
+        return self.connection.execute(sql)
+
+
+def second_opinion(engine: Engine, side: Side, stop: Position | None = None) -> dict[Cell, int]:
+    """Return a side's cells at a position, or at the end of what the engine holds, as SQL counts them."""
+    rows = engine.connection.execute(
+        "SELECT operation, section, day::VARCHAR, measure, citizenship, count "
+        f"FROM ({counting.cells(side, stop)})"
+    ).fetchall()
+    return {cast("Cell", (side, *cell)): count for *cell, count in rows}
+
+
+def _days(zone: tzinfo, utc_days: Iterable[int]) -> pa.Table:
+    """Return the zone's offset on each UTC day, in microseconds: before it changes, the moment it does, and after.
+
+    The offsets are those of the zone database that everything else here uses; a zone changes its offset at most once on
+    a day.
+    """
+    rows: dict[str, list[int]] = {"utc_day": [], "before": [], "changes": [], "after": []}
+    for day in utc_days:
+        first = _YEAR_ONE + day * _DAY
+        last = first + _DAY - _SECOND
+        before, after = _offset(zone, first), _offset(zone, last)
+        while first + _SECOND < last and before != after:
+            middle = first + (last - first) // (2 * _SECOND) * _SECOND
+            if _offset(zone, middle) == before:
+                first = middle
+            else:
+                last = middle
+        for name, value in (("utc_day", day), ("before", before // _US), ("changes", (last - _EPOCH) // _US),
+                            ("after", after // _US)):  # fmt: skip
+            rows[name].append(value)
+    return pa.table(rows, schema=pa.schema([(name, pa.int64()) for name in rows]))
+
+
+def _offset(zone: tzinfo, time: datetime) -> timedelta:
+    return cast("timedelta", time.astimezone(zone).utcoffset())
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
