@@ -1,8 +1,8 @@
 """The counting rules a second time, as SQL: written from DESIGN section 3, and sharing nothing with the fold.
 
 Every function returns the text of a query. The tables they name are made by `engine`: for each side `counted_SI`, its
-readable events of its own side, each with its local `day`; `versions_SI`, position, key and revision of those whose key
-stands in the log more than once; `days_SI`, how the side's zone turns a time into a day.
+readable events of its own side, each with its local `day`; `versions_SI`, position, revision and key (in two halves) of
+those whose key stands in the log more than once; `days_SI`, how the side's zone turns a time into a day.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def events_of(side: Side) -> str:
     """Return the events that the side's log may count: readable, and of this side."""
     return (
         f"SELECT log.*, {LOCAL_DAY} AS day FROM internal.log_{side} AS log "
-        f"JOIN internal.days_{side} ON utc_day = {UTC_DAY} WHERE fault IS NULL AND side = '{side}'"
+        f"JOIN internal.days_{side} ON utc_day = {UTC_DAY} WHERE {_countable(side)}"
     )
 
 
-def versions(side: Side) -> str:
-    """Return position, key and revision of what may count and shares its key with others (`again_SI` has the hashes)."""
+def keys(side: Side) -> str:
+    """Return the key, in two halves, the revision and the position of each of these events."""
     return (
-        f"SELECT ms, seq, {KEY} AS key, revision FROM internal.log_{side} SEMI JOIN internal.again_{side} "
-        f"ON hash({KEY}) = again WHERE fault IS NULL AND side = '{side}'"
+        f"SELECT (key >> 64)::UBIGINT AS high, (key & {2**64 - 1}::UHUGEINT)::UBIGINT AS low, revision, ms, seq "
+        f"FROM (SELECT {KEY}::UHUGEINT AS key, revision, ms, seq FROM internal.log_{side} WHERE {_countable(side)})"
     )
 
 
@@ -45,7 +45,7 @@ def replaced(side: Side, stop: Position | None = None) -> str:
     """Return the positions that do not count: of one key the highest revision does, and of two equal ones the first."""
     return (
         "SELECT ms, seq FROM (SELECT ms, seq, "
-        "row_number() OVER (PARTITION BY key ORDER BY revision DESC, ms, seq) AS place "
+        "row_number() OVER (PARTITION BY high, low ORDER BY revision DESC, ms, seq) AS place "
         f"FROM internal.versions_{side} WHERE {until(stop)}) WHERE place > 1"
     )
 
@@ -58,19 +58,7 @@ def in_force(side: Side, stop: Position | None = None) -> str:
 
 def cells(side: Side, stop: Position | None = None) -> str:
     """Return the cells with their counts: operation, section, day, measure, citizenship, count."""
-    # One line for each column of counts, so that no scan reads a column that it does not need.
-    rows = " UNION ALL ".join(
-        (
-            _incidents("apprehension", "apprehensions"),
-            _listed("apprehension", "persons"),
-            _incidents("smuggler-arrest", "smuggling_cases", "opens_case"),
-            _listed("smuggler-arrest", "smugglers"),
-            _listed("smuggler-arrest", "smuggled_persons"),
-            _listed("custody", "remanded", section="''"),
-            _incidents("nil-report", "nil_reports"),
-            _BALANCES,
-        )
-    )
+    rows = " UNION ALL ".join((_INCIDENTS, _PERSONS, _CASES, _BALANCES))
     return f"WITH in_force AS NOT MATERIALIZED ({in_force(side, stop)}), parts AS ({rows}) {_SUM}"
 
 
@@ -82,28 +70,44 @@ def until(stop: Position | None) -> str:
     return f"(ms < {ms}::UBIGINT OR (ms = {ms}::UBIGINT AND seq <= {seq}::UBIGINT))"
 
 
+def _countable(side: Side) -> str:
+    return f"fault IS NULL AND side = '{side}'"
+
+
 # An opening balance may add to a cell that reports add to as well.
 _SUM: Final = (
     "SELECT operation, section, day, measure, citizenship, sum(count)::BIGINT AS count FROM parts GROUP BY ALL "
     "HAVING sum(count) <> 0"
 )
-_BALANCES: Final = (
-    "SELECT operation, total.section, day, total.measure, total.citizenship, sum(total.count) AS count FROM "
-    "(SELECT operation, period_to AS day, unnest(totals) AS total FROM in_force WHERE type = 'opening-balance') "
-    "GROUP BY ALL"
-)
-
-
-def _incidents(kind: str, measure: str, condition: str = "true") -> str:
-    return (
-        f"SELECT operation, section, day, '{measure}' AS measure, '' AS citizenship, count(*) AS count "
-        f"FROM in_force WHERE type = '{kind}' AND {condition} GROUP BY ALL"
+_INCIDENTS: Final = """
+    SELECT operation, section, day, measure, '' AS citizenship, count(*) AS count
+    FROM (
+        SELECT operation, section, day, CASE type
+            WHEN 'apprehension' THEN 'apprehensions'
+            WHEN 'nil-report' THEN 'nil_reports'
+            WHEN 'smuggler-arrest' THEN CASE WHEN opens_case THEN 'smuggling_cases' END
+            END AS measure
+        FROM in_force
     )
-
-
-def _listed(kind: str, measure: str, section: str = "section") -> str:
-    return (
-        f"SELECT operation, section, day, '{measure}' AS measure, part.citizenship, sum(part.count) AS count "
-        f"FROM (SELECT operation, {section} AS section, day, unnest({measure}) AS part FROM in_force "
-        f"WHERE type = '{kind}') GROUP BY ALL"
+    WHERE measure IS NOT NULL GROUP BY ALL"""
+_PERSONS: Final = """
+    SELECT operation, section, day, 'persons' AS measure, part.citizenship, sum(part.count) AS count
+    FROM (SELECT operation, section, day, unnest(persons) AS part FROM in_force WHERE type = 'apprehension')
+    GROUP BY ALL"""
+# Three lists of a few events: read together, since each reading costs more than the lists.
+_CASES: Final = """
+    SELECT operation, section, day, measure, part.citizenship, sum(part.count) AS count
+    FROM (
+        SELECT operation, section, day, measure, unnest(parts) AS part
+        FROM (
+            SELECT operation, CASE type WHEN 'custody' THEN '' ELSE section END AS section, day,
+                unnest(['smugglers', 'smuggled_persons', 'remanded']) AS measure,
+                unnest([smugglers, smuggled_persons, remanded]) AS parts
+            FROM in_force WHERE type IN ('smuggler-arrest', 'custody')
+        )
     )
+    GROUP BY ALL"""
+_BALANCES: Final = """
+    SELECT operation, total.section, day, total.measure, total.citizenship, sum(total.count) AS count
+    FROM (SELECT operation, period_to AS day, unnest(totals) AS total FROM in_force WHERE type = 'opening-balance')
+    GROUP BY ALL"""

@@ -133,15 +133,16 @@ def _outcomes(side: Side) -> str:
             side = '{side}' AND replaced.ms IS NULL AS in_force
         FROM internal.log_{side} AS log LEFT JOIN internal.replaced_{side} AS replaced USING (ms, seq) LEFT JOIN (
             WITH content AS (
-                SELECT ms, seq, key, revision, row({_CONTENT}) AS content FROM (
-                    SELECT log.*, key, {_EVENT} AS said
+                SELECT ms, seq, high, low, revision, row({_CONTENT}) AS content FROM (
+                    SELECT log.*, high, low, {_EVENT} AS said
                     FROM internal.log_{side} AS log JOIN internal.versions_{side} AS version USING (ms, seq)
                 )
             ), judged AS (
                 SELECT *,
-                    max(revision) OVER (PARTITION BY key ORDER BY ms, seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-                        AS before,
-                    first_value(content) OVER (PARTITION BY key, revision ORDER BY ms, seq) AS stands
+                    max(revision) OVER (
+                        PARTITION BY high, low ORDER BY ms, seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                    ) AS before,
+                    first_value(content) OVER (PARTITION BY high, low, revision ORDER BY ms, seq) AS stands
                 FROM content
             )
             SELECT ms, seq, CASE
