@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # it has none
 
-from schemas.vocabulary import Position, Side
+from schemas.vocabulary import Position, Side, order
 from services.archive import counting
 from services.archive.columns import SCHEMA
 from services.archive.views import definitions
@@ -84,6 +84,27 @@ class Engine:
         self._run("SET enable_external_access = false")
         self._run("SET lock_configuration = true")
 
+    def count(self, side: Side) -> int:
+        """Return how many entries of a side it holds."""
+        found: tuple[int] = cast("tuple[int]", self._run(f"SELECT count(*) FROM internal.log_{side}").fetchone())
+        return found[0]
+
+    def position_at(self, side: Side, place: int) -> Position:
+        """Return the position of an entry by its place in the log, from 0."""
+        ms, seq = cast(
+            "tuple[int, int]",
+            self._run(f"SELECT ms, seq FROM internal.log_{side} ORDER BY ms, seq LIMIT 1 OFFSET {place}").fetchone(),
+        )
+        return Position(f"{ms}-{seq}")
+
+    def event_at(self, side: Side, position: Position) -> tuple[str, str, int] | None:
+        """Return id, type and revision of the event at a position, None if there is none."""
+        ms, seq = order(position)
+        found = self._run(
+            f"SELECT id::VARCHAR, type, revision FROM internal.log_{side} WHERE ms = {ms} AND seq = {seq} AND fault IS NULL"
+        ).fetchone()
+        return cast("tuple[str, str, int] | None", found)
+
     def _complete(self, side: SideSettings) -> None:
         name = side.side
         self._register("days", _days(side.zone, self._utc_days(name)))
@@ -108,13 +129,13 @@ class Engine:
         """
         found = self._run(counting.keys(side)).fetchnumpy()
         low = np.asarray(found["low"])
-        order = np.argsort(low)
-        ordered = low[order]
+        ranks = np.argsort(low)
+        ordered = low[ranks]
         equal = ordered[1:] == ordered[:-1]  # each to the one before it
         shared = np.zeros(len(low), bool)
         shared[1:] |= equal
         shared[:-1] |= equal
-        chosen = np.sort(order[shared])
+        chosen = np.sort(ranks[shared])
         return pa.table({name: np.asarray(values)[chosen] for name, values in found.items()})
 
     def _register(self, name: str, table: pa.Table) -> None:
@@ -127,8 +148,7 @@ class Engine:
 def second_opinion(engine: Engine, side: Side, stop: Position | None = None) -> dict[Cell, int]:
     """Return a side's cells at a position, or at the end of what the engine holds, as SQL counts them."""
     rows = engine.connection.execute(
-        "SELECT operation, section, day::VARCHAR, measure, citizenship, count "
-        f"FROM ({counting.cells(side, stop)})"
+        f"SELECT operation, section, day::VARCHAR, measure, citizenship, count FROM ({counting.cells(side, stop)})"
     ).fetchall()
     return {cast("Cell", (side, *cell)): count for *cell, count in rows}
 

@@ -48,9 +48,7 @@ _COUNTS: Final = 'STRUCT(citizenship VARCHAR, "count" BIGINT)[]'
 _TOTALS: Final = 'STRUCT(measure VARCHAR, section VARCHAR, citizenship VARCHAR, "count" BIGINT)[]'
 _LAST_MS: Final = 253_402_300_799_999  # in the year 9999: a direct write may give a position beyond every date
 _POSITION: Final = "ms || '-' || seq AS position"
-_RECEIVED: Final = (
-    f"CASE WHEN ms <= {_LAST_MS} THEN make_timestamptz(ms::BIGINT * 1000) END AS received"
-)
+_RECEIVED: Final = f"CASE WHEN ms <= {_LAST_MS} THEN make_timestamptz(ms::BIGINT * 1000) END AS received"
 _EVENT: Final = "replace(decode(event), chr(0), id::VARCHAR)"
 _TEXT: Final = "coalesce(try(decode({0})), {0}::VARCHAR)"
 _BY: Final = _TEXT.format('"by"') + ' AS "by"'
@@ -164,7 +162,9 @@ def _effective(side: Side) -> str:
 
 
 def _tallies(side: Side) -> str:
-    return f"SELECT '{side}' AS side, operation, section, day, measure, citizenship, count FROM ({counting.cells(side)})"
+    return (
+        f"SELECT '{side}' AS side, operation, section, day, measure, citizenship, count FROM ({counting.cells(side)})"
+    )
 
 
 def _plans(side: Side) -> str:
@@ -192,7 +192,12 @@ def _parked(side: Side) -> str:
 
 
 VIEWS: Final = (
-    View("events", "Every readable event, whatever became of it; one row is one entry of the log.", _EVENT_COLUMNS, _events),
+    View(
+        "events",
+        "Every readable event, whatever became of it; one row is one entry of the log.",
+        _EVENT_COLUMNS,
+        _events,
+    ),
     View(
         "outcomes",
         "What became of each readable event when it came.",
