@@ -5,12 +5,15 @@ It is opened in three steps: `add_side` for each side with its segments, `add` f
 network and loads no extension.
 """
 
+# ruff: noqa: S608  # what is put into a query is our own text, sides and positions
+
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import duckdb
 import numpy as np
@@ -22,6 +25,10 @@ from services.archive.columns import SCHEMA
 from services.archive.views import definitions
 from services.runtime.settings import SideSettings
 from services.tally.cells import Cell
+
+Result = TypeVar("Result")
+
+AGAIN_S: Final = 0.1
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_ONE: Final = datetime(1, 1, 1, tzinfo=UTC)
@@ -42,6 +49,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.connection = duckdb.connect(":memory:", config=_CONFIG)
+        self._worker = ThreadPoolExecutor(1, "sql")
         self._sides: list[SideSettings] = []
         self._files: list[str] = []
         self._run("SET TimeZone = 'UTC'")
@@ -51,6 +59,7 @@ class Engine:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._worker.shutdown()
         self.connection.close()
 
     def add_side(self, side: SideSettings, segments: Sequence[Path] = (), until: Position | None = None) -> None:
@@ -84,26 +93,28 @@ class Engine:
         self._run("SET enable_external_access = false")
         self._run("SET lock_configuration = true")
 
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        return self.interruptible(lambda: self.connection.execute(sql).fetchall())
+
     def count(self, side: Side) -> int:
         """Return how many entries of a side it holds."""
-        found: tuple[int] = cast("tuple[int]", self._run(f"SELECT count(*) FROM internal.log_{side}").fetchone())
-        return found[0]
+        [(count,)] = self.rows(f"SELECT count(*) FROM internal.log_{side}")
+        return int(count)
 
     def position_at(self, side: Side, place: int) -> Position:
         """Return the position of an entry by its place in the log, from 0."""
-        ms, seq = cast(
-            "tuple[int, int]",
-            self._run(f"SELECT ms, seq FROM internal.log_{side} ORDER BY ms, seq LIMIT 1 OFFSET {place}").fetchone(),
-        )
+        [(ms, seq)] = self.rows(f"SELECT ms, seq FROM internal.log_{side} ORDER BY ms, seq LIMIT 1 OFFSET {place}")
         return Position(f"{ms}-{seq}")
 
     def event_at(self, side: Side, position: Position) -> tuple[str, str, int] | None:
         """Return id, type and revision of the event at a position, None if there is none."""
         ms, seq = order(position)
-        found = self._run(
-            f"SELECT id::VARCHAR, type, revision FROM internal.log_{side} WHERE ms = {ms} AND seq = {seq} AND fault IS NULL"
-        ).fetchone()
-        return cast("tuple[str, str, int] | None", found)
+        found = self.rows(
+            f"SELECT id::VARCHAR, type, revision FROM internal.log_{side} "
+            f"WHERE ms = {ms} AND seq = {seq} AND fault IS NULL"
+        )
+        return cast("tuple[str, str, int]", found[0]) if found else None
 
     def _complete(self, side: SideSettings) -> None:
         name = side.side
@@ -117,17 +128,16 @@ class Engine:
         self._run(f"CREATE TABLE internal.replaced_{name} AS {counting.replaced(name)}")
 
     def _utc_days(self, side: Side) -> list[int]:
-        rows = self._run(
-            f"SELECT DISTINCT {counting.UTC_DAY} FROM internal.log_{side} WHERE time IS NOT NULL ORDER BY 1"
-        ).fetchall()
-        return [day for (day,) in rows]
+        sql = f"SELECT DISTINCT {counting.UTC_DAY} FROM internal.log_{side} WHERE time IS NOT NULL ORDER BY 1"
+        return [day for (day,) in self.rows(sql)]
 
     def _versions(self, side: Side) -> pa.Table:
         """Return the rows of `keys` whose key is there more than once.
 
-        Found by half a key: sorting these takes a tenth of grouping by whole keys, and who shares only the half is harmless.
+        Found by half a key, since sorting these takes a tenth of grouping by whole keys. Two that share only the half do
+        no harm.
         """
-        found = self._run(counting.keys(side)).fetchnumpy()
+        found = self.interruptible(lambda: self.connection.execute(counting.keys(side)).fetchnumpy())
         low = np.asarray(found["low"])
         ranks = np.argsort(low)
         ordered = low[ranks]
@@ -141,16 +151,25 @@ class Engine:
     def _register(self, name: str, table: pa.Table) -> None:
         self.connection.register(name, table)
 
-    def _run(self, sql: str) -> duckdb.DuckDBPyConnection:
-        return self.connection.execute(sql)
+    def interruptible(self, work: Callable[[], Result]) -> Result:
+        """Do some work with the connection in a thread, so that Ctrl-C ends the query that is running."""
+        waiting = self._worker.submit(work)
+        try:
+            return waiting.result()
+        except KeyboardInterrupt:
+            while not waiting.done():  # it may not have begun, and would not be interrupted then
+                self.connection.interrupt()
+                wait([waiting], AGAIN_S)
+            raise
+
+    def _run(self, sql: str) -> None:
+        self.interruptible(lambda: self.connection.execute(sql))
 
 
 def second_opinion(engine: Engine, side: Side, stop: Position | None = None) -> dict[Cell, int]:
     """Return a side's cells at a position, or at the end of what the engine holds, as SQL counts them."""
-    rows = engine.connection.execute(
-        f"SELECT operation, section, day::VARCHAR, measure, citizenship, count FROM ({counting.cells(side, stop)})"
-    ).fetchall()
-    return {cast("Cell", (side, *cell)): count for *cell, count in rows}
+    sql = f"SELECT operation, section, day::VARCHAR, measure, citizenship, count FROM ({counting.cells(side, stop)})"
+    return {cast("Cell", (side, *cell)): count for *cell, count in engine.rows(sql)}
 
 
 def _days(zone: tzinfo, utc_days: Iterable[int]) -> pa.Table:

@@ -1,9 +1,11 @@
 """What deserves a look although every comparison agrees: found by SQL in the tables of `views`."""
 
+# ruff: noqa: S608  # what is put into a query is our own text, sides and positions
+
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
@@ -40,18 +42,15 @@ def limited(kind: str, items: list[Item]) -> list[Item]:
 
 
 def _items(engine: Engine, kind: str, sql: str) -> Iterator[Item]:
-    found = engine.connection.execute(
-        f"SELECT *, count(*) OVER () AS found FROM ({sql}) ORDER BY ALL LIMIT {ITEMS_MAX}"
-    )
-    rows: list[tuple[Any, ...]] = found.fetchall()
+    rows = engine.rows(f"SELECT *, count(*) OVER () AS found FROM ({sql}) ORDER BY ALL LIMIT {ITEMS_MAX}")
     wording = _LOOKS[kind][1]
     for side, positions, *said, _ in rows:
-        yield Item(kind, side, positions[:POSITIONS_MAX], wording.format(*said))
+        yield Item(kind, side, positions, wording.format(*said))
     if rows and rows[0][-1] > ITEMS_MAX:
         yield Item(kind, "", [], f"and {rows[0][-1] - ITEMS_MAX:,} more")
 
 
-_PLACES: Final = "list(side || ':' || position ORDER BY ms, seq)"
+_PLACES: Final = f"list(side || ':' || position ORDER BY ms, seq)[:{POSITIONS_MAX}]"
 
 # Each counts the same persons, of one operation, on the other side, near in time. Sides name sections of their own, so
 # where the names differ both have to be sections that their operation covers jointly.
@@ -76,31 +75,29 @@ _TWICE: Final = f"""
     WHERE abs(epoch_us(one.time) - epoch_us(other.time)) <= {NEAR_MINUTES * 60_000_000}
         AND (one.section = other.section OR (one.coverage = 'joint' AND other.coverage = 'joint'))"""
 
+_PARKED: Final = f"""
+    SELECT side, {_PLACES}, count(*), if(count(*) = 1, 'entry', 'entries'), reason FROM parked GROUP BY side, reason"""
+_OPENED_TWICE: Final = f"""
+    SELECT side, {_PLACES}, "case", count(*) FROM effective WHERE opens_case
+    GROUP BY side, "case" HAVING count(*) > 1"""
+_NEVER_OPENED: Final = f"""
+    SELECT side, {_PLACES}, "case" FROM effective WHERE "case" IS NOT NULL
+    GROUP BY side, "case" HAVING NOT coalesce(bool_or(opens_case), false)"""
+_REMANDED: Final = f"""
+    SELECT side, {_PLACES}, "case", sum(remanded), sum(arrested)
+    FROM (
+        SELECT side, position, ms, seq, "case",
+            coalesce(list_sum(list_transform(remanded, lambda part: part.count)), 0) AS remanded,
+            coalesce(list_sum(list_transform(smugglers, lambda part: part.count)), 0) AS arrested
+        FROM effective WHERE "case" IS NOT NULL
+    )
+    GROUP BY side, "case" HAVING sum(remanded) > sum(arrested)"""
+
 _LOOKS: Final[dict[str, tuple[str, str]]] = {
-    "parked": (
-        f"SELECT side, {_PLACES}, count(*), if(count(*) = 1, 'entry', 'entries'), reason FROM parked "
-        "GROUP BY side, reason",
-        "{0:,} {1} parked as {2}; `fieldtally parked list` has them",
-    ),
-    "case-opened-twice": (
-        f'SELECT side, {_PLACES}, "case", count(*) FROM effective WHERE opens_case GROUP BY side, "case" '
-        "HAVING count(*) > 1",
-        "case {0} was opened {1} times",
-    ),
-    "case-never-opened": (
-        f'SELECT side, {_PLACES}, "case" FROM effective WHERE "case" IS NOT NULL GROUP BY side, "case" '
-        "HAVING NOT coalesce(bool_or(opens_case), false)",
-        "case {0} is spoken of and was never opened",
-    ),
-    "remanded-above-arrested": (
-        f"""
-        SELECT side, {_PLACES} AS places, "case", sum(came_to(remanded)) AS remanded, sum(came_to(smugglers)) AS arrested
-        FROM effective WHERE "case" IS NOT NULL GROUP BY side, "case"
-        HAVING sum(came_to(remanded)) > sum(came_to(smugglers))""".replace(
-            "came_to(remanded)", "coalesce(list_sum(list_transform(remanded, lambda part: part.count)), 0)"
-        ).replace("came_to(smugglers)", "coalesce(list_sum(list_transform(smugglers, lambda part: part.count)), 0)"),
-        "case {0}: {1} remanded, {2} arrested",
-    ),
+    "parked": (_PARKED, "{0:,} {1} parked as {2}; `fieldtally parked list` has them"),
+    "case-opened-twice": (_OPENED_TWICE, "case {0} was opened {1} times"),
+    "case-never-opened": (_NEVER_OPENED, "case {0} is spoken of and was never opened"),
+    "remanded-above-arrested": (_REMANDED, "case {0}: {1} remanded, {2} arrested"),
     "reported-twice": (
         _TWICE,
         "{0} of {1} reported by both sides? sections {2} and {3}, {4} minutes apart, the same counts",

@@ -28,7 +28,7 @@ class Segment(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """One side's log up to a position: the segments that begin by then, and the position after which the stream goes on."""
+    """One side's log up to a position: the segments that begin by then, and where in the stream to go on after them."""
 
     segments: list[Path]
     after: Position
@@ -48,8 +48,8 @@ async def read_into(
     extent = await log.extent()
     if extent.lost and not sources.segments:
         raise DamagedLogError(
-            f"the log of side {side.side} is incomplete: it holds {extent.length} of the {extent.appended} entries ever "
-            "appended, so no figure can be had from it; restore the log first"
+            f"the log of side {side.side} is incomplete: it holds {extent.length} of the {extent.appended} entries "
+            "ever appended, so no figure can be had from it; restore the log first"
         )
     engine.add_side(side, sources.segments, sources.until)
     async for table in _rest(log, sources.after, sources.until):

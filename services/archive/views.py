@@ -3,6 +3,8 @@
 Of each side there are the tables that `counting` names; a view puts those of all sides together.
 """
 
+# ruff: noqa: S608  # what is put into a query is our own text, sides and positions
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -225,7 +227,7 @@ VIEWS: Final = (
     ),
     View(
         "tallies",
-        "The cells, as SQL counts them. Measures have different units and are never summed: choose one, or group by it.",
+        "The cells, as SQL counts them. Measures have units of their own and are never summed: choose one, or group by it.",
         (
             Column("side", "VARCHAR", "whose authorities count the result"),
             Column("operation", "VARCHAR", "the operation, or the empty text"),

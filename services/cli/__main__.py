@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "tallies": "tallies:tallies",
     "replay": "tallies:replay",
     "audit": "audit:audit",
+    "sql": "sql:sql",
     "events": "events:events",
     "parked": "parked:parked",
     "devices": "devices:devices",

@@ -73,9 +73,9 @@ class Audit(Struct, frozen=True):
 def audit(claims_file: str | None, as_of: str | None, output_format: Format) -> int:
     """Rebuild the tallies from the log, and compare.
 
-    They are compared with the live ones, cell by cell, where those stand; with what an independent engine counts in SQL;
-    and with the published figures of a claims file. Of each difference it names the cells, the first position from which
-    on they differ, and the events behind them. What deserves a look although nothing differs is listed, too.
+    They are compared with the live ones, cell by cell, where those stand; with what an independent engine counts in
+    SQL; and with the published figures of a claims file. Of each difference it names the cells, the first position from
+    which on they differ, and the events behind them. What deserves a look although nothing differs is listed, too.
     Exit code 0: everything agrees; 1: differences were found.
     """
     chosen = settings()

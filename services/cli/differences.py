@@ -1,4 +1,4 @@
-"""What an audit says about each difference: the cells, the first position at which they part, the events behind them."""
+"""What an audit says of each difference: the cells, the first position at which they part, the events behind them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Behind(Struct, frozen=True):
 class Parted(Struct, frozen=True):
     """What parted, from which position on, and the first of the events behind it, of which there are `events_in_all`.
 
-    `kind` is `live` (against rebuilt), `sql` (against the fold) or `claim`. `first_position` is the first from which the
-    two are never again the same; None if no entry of the log has to do with it. `side` says whose position it is.
+    `kind` is `live` (against rebuilt), `sql` (against the fold) or `claim`. `first_position` is the first from which
+    the two are never again the same; None if no entry of the log has to do with it. `side` says whose it is.
     """
 
     kind: Literal["live", "sql", "claim"]

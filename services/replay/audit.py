@@ -1,4 +1,4 @@
-"""The audit: live against rebuilt tallies at one position, the fold against a second engine, claims against the fold."""
+"""The audit: live against rebuilt tallies, the fold against a second engine, and published figures against the fold."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Audited(NamedTuple):
 class Verdict(Struct, frozen=True):
     """What an audit found. `position` and `digest` are those of the rebuilt tallies, at the log's end or as of then.
 
-    `live_position` and `live_digest` are those of each side's live tallies. `disagreements` are the cells that the second
-    engine counts otherwise at `position`; None if it was not asked.
+    `live_position` and `live_digest` are those of each side's live tallies. `disagreements` are the cells that the
+    second engine counts otherwise at `position`; None if it was not asked.
     """
 
     position: dict[Side, Position]
@@ -57,7 +57,7 @@ class Verdict(Struct, frozen=True):
 
     @property
     def agreed(self) -> list[Side]:
-        """The sides whose live tallies equal the rebuilt ones, and whose fold the second engine has not put in doubt."""
+        """The sides whose live tallies equal the rebuilt ones, and where the second engine agrees with the fold."""
         differing = {row.cell[0] for row in (*self.differences, *(self.disagreements or ()))}
         return [side for side in self.live_position if side not in differing]
 
