@@ -134,8 +134,8 @@ class Engine:
     def _versions(self, side: Side) -> pa.Table:
         """Return the rows of `keys` whose key is there more than once.
 
-        Found by half a key, since sorting these takes a tenth of grouping by whole keys. Two that share only the half do
-        no harm.
+        Found by half a key, since sorting these takes a tenth of grouping by whole keys. Two keys that share only the
+        half do no harm.
         """
         found = self.interruptible(lambda: self.connection.execute(counting.keys(side)).fetchnumpy())
         low = np.asarray(found["low"])

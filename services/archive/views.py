@@ -46,8 +46,8 @@ def documentation() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_COUNTS: Final = 'STRUCT(citizenship VARCHAR, "count" BIGINT)[]'
-_TOTALS: Final = 'STRUCT(measure VARCHAR, section VARCHAR, citizenship VARCHAR, "count" BIGINT)[]'
+_COUNTS: Final = "STRUCT(citizenship VARCHAR, count BIGINT)[]"
+_TOTALS: Final = "STRUCT(measure VARCHAR, section VARCHAR, citizenship VARCHAR, count BIGINT)[]"
 _LAST_MS: Final = 253_402_300_799_999  # in the year 9999: a direct write may give a position beyond every date
 _POSITION: Final = "ms || '-' || seq AS position"
 _RECEIVED: Final = f"CASE WHEN ms <= {_LAST_MS} THEN make_timestamptz(ms::BIGINT * 1000) END AS received"
@@ -227,7 +227,7 @@ VIEWS: Final = (
     ),
     View(
         "tallies",
-        "The cells, as SQL counts them. Measures have units of their own and are never summed: choose one, or group by it.",
+        "The cells, as SQL counts them. Measures have units of their own and are never summed: choose or group by one.",
         (
             Column("side", "VARCHAR", "whose authorities count the result"),
             Column("operation", "VARCHAR", "the operation, or the empty text"),
