@@ -100,6 +100,14 @@ def decode(raw: bytes) -> Event:
     return event
 
 
+def decode_again(raw: bytes) -> Event:
+    """Decode an event that `decode` has read before; EventError if this program reads it otherwise."""
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        _raise(raw, error)
+
+
 def refuse_repeated_members(raw: bytes) -> None:
     """Raise EventError if a JSON object in it has a member twice: one of the two would be lost without a word.
 

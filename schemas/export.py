@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from schemas.events import Event
 from schemas.examples import event_examples, operation_of
-from schemas.vocabulary import NAME_PATTERN, NAME_RULE, Measure, Side
+from schemas.vocabulary import BY_PATTERN, NAME_PATTERN, NAME_RULE, Measure, Side
 
 SCHEMA_ID: Final = "urn:fieldtally:events:v1"
 VERSION: Final = "1.0.0"
@@ -87,7 +87,11 @@ class LogEntry(Struct):
 
     event: Annotated[str, Meta(description="The event as JSON text. What the gateway records is canonical.")]
     by: Annotated[
-        str, Meta(description="Who was authenticated, as /side/unit/device; absent where a program wrote directly.")
+        str,
+        Meta(
+            description="Who was authenticated, as /side/unit/device; for an entry that was parked and put back, "
+            "requeue/side:position/user with where it is parked; absent where a program wrote directly."
+        ),
     ] = ""
 
 
@@ -170,7 +174,7 @@ def asyncapi(streams: Mapping[Side, Streams]) -> dict[str, Any]:
     named["Event"] = {"title": "Event", "description": "A report, as recorded: one of the event types."} | event
     text = {"contentMediaType": "application/cloudevents+json", "contentSchema": {"$ref": ref.format(name="Event")}}
     named["LogEntry"]["properties"]["event"] |= text
-    named["LogEntry"]["properties"]["by"] |= {"pattern": named["Custody"]["properties"]["source"]["pattern"]}
+    named["LogEntry"]["properties"]["by"] |= {"pattern": BY_PATTERN.replace(r"\Z", "$")}
     named["LogEntry"]["properties"]["by"].pop("default")
     named["LogEntry"]["additionalProperties"] = False  # an entry with another field is parked
     named["Cells"] = _cells(sides)

@@ -148,9 +148,10 @@ class ChangeMessage(Struct, frozen=True, kw_only=True):
 
 
 class SideStanding(Struct, frozen=True, kw_only=True):
-    """How one side stands, as a heartbeat says it."""
+    """How one side stands, as a heartbeat says it; another generation has other tallies at the same position."""
 
     side: Side
+    generation: str
     position: Position
     entries: int
     digest: str
@@ -172,7 +173,7 @@ class HeartbeatMessage(Struct, frozen=True, kw_only=True):
 
 
 class SideMessage(Struct, frozen=True):
-    """A side's operations and devices, when they have changed."""
+    """A side's operations, and those of its devices that have changed; a stream begins with all of them."""
 
     side: Side
     operations: tuple[OperationShown, ...]

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from msgspec import Struct, field
 
 from schemas.events import OperationOpenedData
-from schemas.vocabulary import START, ParkedReason, Position
+from schemas.vocabulary import START, ParkedReason, Position, Side
 
 
 class Counters(Struct, frozen=True):
@@ -85,3 +85,18 @@ class Parked(Struct, frozen=True):
     reason: ParkedReason
     detail: str
     digest: str
+
+
+class Requeued(Struct, frozen=True):
+    """A parked entry that was appended again: by whom, why, when, to which side's log, and where it stands now.
+
+    `by` is the new entry's field of that name. `after` is where the log ended before; `position` is empty if it could
+    not be noted any more.
+    """
+
+    by: str
+    because: str
+    at: datetime
+    side: Side
+    after: Position = START
+    position: Position = Position("")

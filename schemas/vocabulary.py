@@ -79,6 +79,11 @@ NAME_RULE: Final = "has 1 to 64 characters of A-Z a-z 0-9 . _ / -"
 SIDE_PATTERN: Final = r"^[A-Z]{2}\Z"
 SOURCE_PATTERN: Final = r"^/[A-Z]{2}/[A-Za-z0-9-]{1,64}/[A-Za-z0-9-]{1,64}\Z"
 
+# Who wrote an entry of the log: who was authenticated, or who put which parked entry back.
+BY_PATTERN: Final = (
+    r"^(/[A-Z]{2}/[A-Za-z0-9-]{1,64}/[A-Za-z0-9-]{1,64}|requeue/[A-Z]{2}:[0-9]+-[0-9]+/[A-Za-z0-9._-]{1,64})\Z"
+)
+
 # The patterns stand in the JSON Schema only: `is_name` and `parse_source` check them once per distinct value, which
 # is several times cheaper than a regular expression per event.
 SideCode = Annotated[Side, Meta(extra_json_schema={"pattern": SIDE_PATTERN.replace(r"\Z", "$")})]
@@ -101,6 +106,22 @@ def order(position: str) -> tuple[int, int]:
     """Return what positions sort by; as text they do not."""
     milliseconds, _, sequence = position.partition("-")
     return int(milliseconds), int(sequence)
+
+
+LAST_SEQUENCE: Final = 2**64 - 1
+"""The highest sequence of a position: a stream's IDs are two numbers of 64 bits."""
+
+
+def preceding(position: str) -> Position:
+    """Return the position right before one, whether or not anything stands there."""
+    milliseconds, sequence = order(position)
+    return Position(f"{milliseconds}-{sequence - 1}" if sequence else f"{milliseconds - 1}-{LAST_SEQUENCE}")
+
+
+def following(position: str) -> Position:
+    """Return the position right after one, whether or not anything stands there."""
+    milliseconds, sequence = order(position)
+    return Position(f"{milliseconds}-{sequence + 1}" if sequence < LAST_SEQUENCE else f"{milliseconds + 1}-0")
 
 
 @lru_cache(maxsize=65_536)

@@ -56,9 +56,15 @@ def log_of(client: redis.Redis, prefix: str, side: str) -> list[tuple[str, dict[
     return [(position.decode(), fields) for position, fields in entries]
 
 
+def live(client: redis.Redis, prefix: str, side: str) -> str:
+    """Return the name of the live generation."""
+    name: Any = client.get(f"{{{prefix}:{side}}}:live")
+    return name.decode() if name else "g1"
+
+
 def stored(client: redis.Redis, prefix: str, side: str) -> Standing:
-    """Return what is stored, as it stands at one instant."""
-    base = f"{{{prefix}:{side}}}:g1"
+    """Return what is stored in the live generation, as it stands at one instant."""
+    base = f"{{{prefix}:{side}}}:{live(client, prefix, side)}"
     with client.pipeline(transaction=True) as pipe:
         for name in ("checkpoint", "tallies", "parked"):
             pipe.hgetall(f"{base}:{name}")
@@ -98,7 +104,7 @@ def caught_up(client: redis.Redis, prefix: str, *sides: str) -> bool:
     """Tell whether every side's tallies reach the end of its log."""
     return all(
         (log := client.xrevrange(f"{{{prefix}:{side}}}:log", count=1))
-        and client.hget(f"{{{prefix}:{side}}}:g1:checkpoint", "position") == log[0][0]
+        and client.hget(f"{{{prefix}:{side}}}:{live(client, prefix, side)}:checkpoint", "position") == log[0][0]
         for side in sides
     )
 

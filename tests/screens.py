@@ -81,6 +81,12 @@ class Wall:
         """Start a projector once the one before has ended."""
         self.projector = self._program("project", "projector_started")
 
+    def rebuild(self) -> None:
+        """Make the live tallies anew from the logs, beside everything that runs."""
+        rebuilt = Forked(self._cradle, ["rebuild", "--swap", "--drop"], self._folder / "rebuild", self._environ)
+        self._users.callback(rebuilt.end)
+        assert rebuilt.wait() == 0, rebuilt.text
+
     def mend(self) -> None:
         """Start what a test that failed has left ended."""
         if self.projector.poll() is not None:

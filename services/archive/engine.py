@@ -17,13 +17,13 @@ from typing import Any, Final, Self, TypeVar, cast
 
 import duckdb
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]  # it has none
+import pyarrow as pa
 
 from schemas.vocabulary import Position, Side, order
 from services.archive import counting
-from services.archive.columns import SCHEMA
 from services.archive.views import definitions
 from services.runtime.settings import SideSettings
+from services.store.columns import SCHEMA
 from services.tally.cells import Cell
 
 Result = TypeVar("Result")

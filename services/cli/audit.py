@@ -121,7 +121,7 @@ def audited(chosen: Settings, claims: Claims | None, as_of: Position | None = No
     """Audit every side, with a progress bar."""
     with server_url(chosen) as url:
         lives = run_async(_lives(replace(chosen, redis_url=url)))
-        entries = sum(extent.length for extent in run_async(log_extents(replace(chosen, redis_url=url))).values())
+        entries = sum(extent.entries for extent in run_async(log_extents(replace(chosen, redis_url=url))).values())
         ends = {live.side.side: _earlier(live.log_end, as_of) for live in lives}
         stops = {live.side.side: sorted([live.position, ends[live.side.side]], key=order) for live in lives}
         states = replay_sides(chosen, url, stops, lambda: progress("auditing", entries))
@@ -226,6 +226,7 @@ def print_verdict(
     else:
         rows = [{"cell": cell_text(row.cell), "live": row.live, "rebuilt": row.rebuilt} for row in verdict.differences]
         print_records(rows, ("cell", "live", "rebuilt"), "table", "live and rebuilt differ")
+        note("`fieldtally rebuild --swap` makes the live tallies anew from the log")
         for one in explained["live"]:
             print_explained(one)
     if verdict.fold_equals_sql:

@@ -92,9 +92,9 @@ def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.C
     return click.command(name, cls=_WithExamples, examples=examples)
 
 
-def group(name: str, *examples: str) -> Callable[[Callable[..., Any]], Group]:
-    """Declare a group of commands; its docstring is its help."""
-    return click.group(name, cls=Group, examples=examples)
+def group(name: str, *examples: str, alone: bool = False) -> Callable[[Callable[..., Any]], Group]:
+    """Declare a group of commands; its docstring is its help. With `alone` it also does something without one."""
+    return click.group(name, cls=Group, examples=examples, invoke_without_command=alone)
 
 
 def settings() -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
@@ -12,13 +13,18 @@ from msgspec.structs import asdict
 from schemas.tallies import Checkpoint
 from services.cli.command import command, misspelt_settings, run_async, settings
 from services.cli.output import Format, format_option, many, print_records
+from services.cli.requeue import requeued_of
 from services.cli.server import SideStore, side_stores
-from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
+from services.runtime.errors import DamagedLogError, FieldtallyError, UnsoundTalliesError, UsageError
 from services.runtime.settings import Settings, SideSettings, hide_password
 from services.store.contract import LogExtent
+from services.store.generations import number
 from services.store.loading import require_zone
+from services.store.tally_store import REBUILD
 from services.tally.fold import FOLD_VERSION
 from services.tally.numbers import missing_count
+
+State = Literal["ok", "look", "wrong"]
 
 COLUMNS: Final = ("state", "what", "found", "next_step")
 
@@ -26,7 +32,7 @@ COLUMNS: Final = ("state", "what", "found", "next_step")
 class Finding(Struct, frozen=True):
     """One thing that was looked at: `ok`, worth a `look`, or `wrong`; and the exit code it asks for."""
 
-    state: Literal["ok", "look", "wrong"]
+    state: State
     what: str
     found: str
     next_step: str = ""
@@ -58,9 +64,11 @@ async def _examine(chosen: Settings) -> list[Finding]:
     ]
     try:
         async with side_stores(chosen) as stores:
-            findings += _server(server, await stores[0].log.server_info())
+            findings += _server(server, await stores[0].log.stream.server_info())
+            requeued = Counter(side for side, _ in await requeued_of(stores))
             for store in stores:
-                findings += await _side(store)
+                findings += await _side(store, requeued[store.side.side])
+                findings += await _generations(store)
     except FieldtallyError as error:
         findings.append(Finding("wrong", "server", server, str(error), error.exit_code))
     return findings
@@ -78,10 +86,14 @@ def _server(server: str, info: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("wrong", "role", str(info.get("role")), "point FIELDTALLY_REDIS_URL at the primary", 1)
 
 
-async def _side(store: SideStore) -> list[Finding]:
+async def _side(store: SideStore, requeued: int) -> list[Finding]:
     side = store.side.side
     try:
-        extent, stored = await store.log.extent(), await store.store.load()
+        extent = await store.log.extent()
+        stored = await store.store.load()
+    except UnsoundTalliesError as error:
+        damaged = Finding("wrong", f"{side} tallies", "damaged", str(error), error.exit_code)
+        return [_log(side, extent, Checkpoint()), damaged]
     except FieldtallyError as error:
         return [Finding("wrong", f"{side} log", "cannot be read", str(error), error.exit_code)]
     checkpoint = stored.checkpoint or Checkpoint(fold_version=FOLD_VERSION)
@@ -91,7 +103,9 @@ async def _side(store: SideStore) -> list[Finding]:
     ]
     parked = checkpoint.counters.parked
     if parked:
-        findings.append(Finding("look", f"{side} parked", many(parked, "entry", "entries"), "`fieldtally parked list`"))
+        found = many(parked, "entry", "entries") + (f", {requeued:,} of them requeued" if requeued else "")
+        state: State = "look" if parked > requeued else "ok"
+        findings.append(Finding(state, f"{side} parked", found, "`fieldtally parked list`"))
     missing = {device: count for device, numbers in stored.devices.items() if (count := missing_count(numbers))}
     if missing:
         worst = max(missing, key=lambda device: missing[device])
@@ -114,6 +128,22 @@ async def _side(store: SideStore) -> list[Finding]:
     return findings
 
 
+async def _generations(store: SideStore) -> list[Finding]:
+    """Look for generations that are not live: each holds as much memory as the live one."""
+    try:
+        live, found = await store.generations.live(), await store.generations.found()
+    except FieldtallyError:
+        return []  # it was said of the log already
+    beside = [one for one in found if one.name != live]
+    if not beside:
+        return []
+    names = ", ".join(f"{one.name} ({many(one.entries, 'entry', 'entries')})" for one in beside)
+    next_step = "`fieldtally rebuild --drop` removes what is not live"
+    if number(beside[-1].name) > number(live):
+        next_step += f"; `fieldtally rebuild` goes on with {beside[-1].name}"
+    return [Finding("look", f"{store.side.side} generations", f"beside {live}: {names}", next_step)]
+
+
 def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
     damage = DamagedLogError.exit_code
     if lacking := extent.lacks(checkpoint):
@@ -121,7 +151,8 @@ def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
     if extent.lost:
         found = f"{extent.lost:,} of {many(extent.appended, 'entry', 'entries')} gone"
         return Finding("wrong", f"{side} log", found, "no replay is possible: restore the log from a copy", damage)
-    return Finding("ok", f"{side} log", f"{many(extent.length, 'entry', 'entries')} to {extent.last}")
+    archived = f", {extent.archived:,} of them archived" if extent.archived else ""
+    return Finding("ok", f"{side} log", f"{many(extent.entries, 'entry', 'entries')} to {extent.last}{archived}")
 
 
 def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint, *, present: bool) -> Finding:
@@ -132,7 +163,7 @@ def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint, *, p
         return Finding("wrong", what, f"days counted in {checkpoint.zone}", str(error), error.exit_code)
     if present and checkpoint.fold_version != FOLD_VERSION:
         found = f"made by counting rules version {checkpoint.fold_version}, this program has {FOLD_VERSION}"
-        return Finding("wrong", what, found, "rebuild them from the log", 1)
+        return Finding("wrong", what, found, f"{REBUILD}, then start `fieldtally project`", 1)
     behind = extent.appended - checkpoint.entries
     if behind > 0:
         return Finding(

@@ -111,21 +111,25 @@ def print_records(records: Sequence[Record], columns: Sequence[str], output_form
 
 def print_table(records: Sequence[Record], columns: Sequence[str], title: str = "") -> None:
     """Print rows for a person: numbers right-aligned with thousands separators, no frame that a pipe would garble."""
-    console = Console(highlight=False)
+    if not records:
+        Console(highlight=False).print(f"{title}: nothing" if title else "nothing", markup=False)
+        return
+    print(table_text(records, columns, Console(), title))
+
+
+def table_text(records: Sequence[Record], columns: Sequence[str], console: Console, title: str = "") -> str:
+    """Return such rows as lines that fit a console; in a pipe or a file, one row is one line."""
     if not console.is_terminal:
-        console.width = _ANY_WIDTH  # in a pipe, one row is one line
+        console.width = _ANY_WIDTH
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
-        numeric = all(isinstance(record.get(column), int | Figure) for record in records) and bool(records)
+        numeric = all(isinstance(record.get(column), int | Figure) for record in records)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for record in records:
         table.add_row(*(_cell_text(record.get(column, "")) for column in columns))
-    if not records:
-        console.print(f"{title}: nothing" if title else "nothing", markup=False)
-        return
     with console.capture() as printed:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
+        console.print(table, highlight=False)
+    return "\n".join(line.rstrip() for line in printed.get().splitlines())
 
 
 @contextmanager

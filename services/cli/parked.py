@@ -1,4 +1,4 @@
-"""`parked list` and `parked show`: what was set aside, and why in words."""
+"""`parked list` and `parked show`: what was set aside, why in words, and whether it was put back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any, Final
 
 import click
 
-from schemas.tallies import Parked
+from schemas.tallies import Parked, Requeued
 from schemas.vocabulary import ParkedReason, Position
 from services.cli.command import command, group, run_async, settings
 from services.cli.output import Format, format_option, print_records, printable
+from services.cli.requeue import requeue, requeued_of
 from services.cli.server import SideStore, side_stores
 from services.runtime.errors import UsageError
 from services.store.contract import Entry
@@ -27,7 +28,7 @@ IN_WORDS: Final[dict[ParkedReason, str]] = {
 
 @group("parked", "parked list", "parked show 1710385929000-0")
 def parked() -> None:
-    """See which entries of the log could not be counted, and why.
+    """See which entries could not be counted, and put them back.
 
     They are set aside with a reason; none is ever dropped.
     """
@@ -36,8 +37,15 @@ def parked() -> None:
 @command("list", "parked list", "parked list --format json")
 @format_option()
 def list_parked(output_format: Format) -> None:
-    """Print every parked entry."""
-    print_records(run_async(_all()), COLUMNS, output_format, "parked entries")
+    """Print every parked entry.
+
+    Of one that was requeued, also by whom, why and when, and where it stands now.
+    """
+    rows = run_async(_all())
+    columns = (*COLUMNS, "requeued") if any("requeued" in row for row in rows) else COLUMNS
+    if output_format in ("table", "csv"):
+        rows = [row | {"requeued": in_words(row["requeued"])} if "requeued" in row else row for row in rows]
+    print_records(rows, columns, output_format, "parked entries")
 
 
 @command("show", "parked show 1710385929000-0", "parked show 1710385929000-0 --side SI")
@@ -49,11 +57,13 @@ def show_parked(position: str, side: str | None) -> None:
     if not found:
         where = f"at {position!r}" if side is None else f"at {position!r} of side {side}"
         raise UsageError(f"no entry is parked {where}; `fieldtally parked list` shows those that are")
-    for side_store, parked_entry, entry in found:
+    for side_store, parked_entry, entry, requeued in found:
         print(f"{side_store.side.side} {position}: {parked_entry.reason}")
         print(f"  {IN_WORDS[parked_entry.reason]}")
         print(f"  {printable(parked_entry.detail)}")
         print(f"  digest of its bytes (BLAKE2b-128): {parked_entry.digest}")
+        if requeued:
+            print(f"  requeued: {printable(in_words(requeued))}")
         if entry is None:
             print("  the entry itself is no longer in the log")
         else:
@@ -68,25 +78,36 @@ def show_parked(position: str, side: str | None) -> None:
 
 parked.add_command(list_parked)
 parked.add_command(show_parked)
+parked.add_command(requeue)
+
+
+def in_words(requeued: Requeued) -> str:
+    """Say where an entry was put back, when, by whom and why."""
+    where = f"{requeued.side} {requeued.position or 'after ' + requeued.after}"
+    return f"{where}, {requeued.at:%Y-%m-%dT%H:%M:%SZ} by {requeued.by.rpartition('/')[2]}: {requeued.because}"
 
 
 async def _all() -> list[dict[str, Any]]:
     async with side_stores(settings()) as stores:
+        requeued = await requeued_of(stores)
         return [
             {"side": store.side.side, "position": position, "reason": entry.reason, "detail": entry.detail}
+            | ({"requeued": requeued[at]} if (at := (store.side.side, position)) in requeued else {})
             for store in stores
             for position, entry in (await store.store.parked()).items()
         ]
 
 
-async def _one(position: str, side: str | None) -> list[tuple[SideStore, Parked, Entry | None]]:
+async def _one(position: str, side: str | None) -> list[tuple[SideStore, Parked, Entry | None, Requeued | None]]:
     chosen = settings()
     if side is not None:
         chosen.side(side)
     found = []
     async with side_stores(chosen) as stores:
+        requeued = await requeued_of(stores)
+        at = Position(position)
         for store in stores:
-            entry = (await store.store.parked()).get(Position(position))
+            entry = (await store.store.parked()).get(at)
             if entry and side in (None, store.side.side):
-                found.append((store, entry, (await store.log.read_at([Position(position)]))[0]))
+                found.append((store, entry, (await store.log.read_at([at]))[0], requeued.get((store.side.side, at))))
     return found

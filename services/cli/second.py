@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import duckdb
 from msgspec.structs import replace
 
 from schemas.vocabulary import Position, Side
 from services.archive.engine import Engine
-from services.archive.sources import read_into, sources_of
+from services.archive.sources import read_into, unreadable
 from services.cli.command import run_async
 from services.cli.output import progress
 from services.cli.server import side_stores
@@ -23,11 +24,14 @@ def second_engine(chosen: Settings, url: str, stops: Mapping[Side, Position], en
     with Engine() as engine:
         with progress("reading for SQL", entries) as advance:
             run_async(_read(replace(chosen, redis_url=url), engine, stops, advance))
-        engine.complete()
+        try:
+            engine.complete()
+        except duckdb.Error as error:
+            raise unreadable(error) from error
         yield engine
 
 
 async def _read(chosen: Settings, engine: Engine, stops: Mapping[Side, Position], advance: Advance) -> None:
     async with side_stores(chosen) as stores:
-        for side, log, _ in stores:
-            await read_into(engine, side, log, sources_of((), stops[side.side]), advance)
+        for store in stores:
+            await read_into(engine, store.side, store.log, stops[store.side.side], advance)

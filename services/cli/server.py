@@ -16,30 +16,41 @@ from structlog.typing import FilteringBoundLogger
 from schemas.vocabulary import Side
 from services.cli.output import note
 from services.replay.audit import Audited
+from services.replay.rebuild import Rebuildable
 from services.runtime.embedded import embedded_server, ended, restarting
 from services.runtime.errors import UnreachableError, UnsoundTalliesError
 from services.runtime.keeper import end_with_parent
 from services.runtime.settings import ENV_PREFIX, Settings, SideSettings
 from services.store.connection import check_server, connect
 from services.store.contract import LogExtent
+from services.store.generations import RedisGenerations
+from services.store.glance import RedisGlance
 from services.store.keys import PartitionKeys
 from services.store.loading import load_fitting
-from services.store.log import RedisLog
+from services.store.requeued import RedisRequeued
 from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import WholeLog, open_log
 
 STOP_S: Final = 10
 
 
 class SideStore(NamedTuple):
-    """One side's log and tallies."""
+    """One side's log, tallies, and what else is kept of it."""
 
     side: SideSettings
-    log: RedisLog
+    log: WholeLog
     store: RedisTallyStore
+    generations: RedisGenerations
+    glance: RedisGlance
+    requeued: RedisRequeued
 
     def audited(self) -> Audited:
         """Return this as what an audit takes."""
         return Audited(self.side, self.log, self.store)
+
+    def rebuildable(self) -> Rebuildable:
+        """Return this as what a rebuild takes."""
+        return Rebuildable(self.side, self.log, self.store, self.generations)
 
 
 @contextmanager
@@ -140,7 +151,14 @@ async def side_stores(settings: Settings) -> AsyncIterator[list[SideStore]]:
             await check_server(client, url)
             keys = [PartitionKeys(settings.prefix, side.side) for side in settings.sides]
             yield [
-                SideStore(side, RedisLog(client, url, key), RedisTallyStore(client, url, key))
+                SideStore(
+                    side,
+                    open_log(client, url, key, settings.archive_dir),
+                    RedisTallyStore(client, url, key),
+                    RedisGenerations(client, url, key),
+                    RedisGlance(client, url, key),
+                    RedisRequeued(client, url, key),
+                )
                 for side, key in zip(settings.sides, keys, strict=True)
             ]
         finally:
@@ -155,6 +173,6 @@ async def log_extents(settings: Settings) -> dict[Side, LogExtent]:
 
 async def _extent(store: SideStore) -> LogExtent:
     try:
-        return (await load_fitting(*store)).extent
+        return (await load_fitting(store.side, store.log, store.store)).extent
     except UnsoundTalliesError:  # the log may be whole all the same, and a replay needs nothing else
         return await store.log.extent()

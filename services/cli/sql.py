@@ -63,7 +63,7 @@ def sql(*, query: str | None, as_of: str | None, schema: bool, output_format: Fo
 
 def _ask(chosen: Settings, url: str, extents: Any, until: Position | None, query: str, output_format: Format) -> None:
     stops = {side: _stop(extent, until) for side, extent in extents.items()}
-    with second_engine(chosen, url, stops, sum(extent.length for extent in extents.values())) as engine:
+    with second_engine(chosen, url, stops, sum(extent.entries for extent in extents.values())) as engine:
         _print(engine, query, output_format)
     note(f"as of {', '.join(f'{side} {stop}' for side, stop in stops.items())}")
 

@@ -84,7 +84,7 @@ def _rebuilt(chosen: Settings, until: Position | None) -> list[State]:
     with server_url(chosen) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url)))
         stops = {side: [until or extent.last] for side, extent in extents.items()}
-        entries = sum(extent.length for extent in extents.values())
+        entries = sum(extent.entries for extent in extents.values())
         replayed = replay_sides(chosen, url, stops, lambda: progress("replaying", entries))
         return [state for (state,) in replayed.values()]
 

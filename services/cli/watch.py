@@ -33,8 +33,8 @@ from services.runtime.settings import Settings, SideSettings
 from services.store.connection import Client, check_server, connect
 from services.store.glance import RedisGlance
 from services.store.keys import PartitionKeys
-from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import open_log
 from services.tally.fold import FOLD_VERSION
 
 TICK_S: Final = 1.0
@@ -92,7 +92,7 @@ async def _watch(
     client = connect(url)
     try:
         await check_server(client, url)
-        room = _Room([_side(side, chosen.prefix, client, url) for side in chosen.sides], filters)
+        room = _Room([_side(side, chosen, client, url) for side in chosen.sides], filters)
         if once:
             for side in room.sides:
                 await side.load()
@@ -109,10 +109,10 @@ async def _watch(
         await client.aclose()
 
 
-def _side(side: SideSettings, prefix: str, client: Client, url: str) -> RoomSide:
-    keys = PartitionKeys(prefix, side.side)
-    log, store = RedisLog(client, url, keys), RedisTallyStore(client, url, keys)
-    return RoomSide(side, log, store, RedisGlance(client, url, keys), now)
+def _side(side: SideSettings, chosen: Settings, client: Client, url: str) -> RoomSide:
+    keys = PartitionKeys(chosen.prefix, side.side)
+    log = open_log(client, url, keys, chosen.archive_dir)
+    return RoomSide(side, log, RedisTallyStore(client, url, keys), RedisGlance(client, url, keys), now)
 
 
 async def _follow(room: _Room, show: Show) -> None:

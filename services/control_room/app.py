@@ -21,9 +21,9 @@ from services.runtime.settings import Settings, SideSettings, hide_password
 from services.store.connection import check_server, connect
 from services.store.glance import RedisGlance
 from services.store.keys import PartitionKeys
-from services.store.log import RedisLog
 from services.store.principals import RedisPrincipals
 from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import open_log
 
 SHUTDOWN_S: Final = 5
 
@@ -36,7 +36,7 @@ class ControlRoomApp(Application):
         self._url = url
         self._logger = logger
         self._client = connect(url)
-        sides = [self._side(side, PartitionKeys(settings.prefix, side.side)) for side in settings.sides]
+        sides = [self._side(side, settings) for side in settings.sides]
         names = [side.side for side in settings.sides]
         self.streams = Streams(names)
         self.room = ControlRoom(
@@ -53,10 +53,11 @@ class ControlRoomApp(Application):
         self.http = self.room.application()
         self._beating: asyncio.Task[None] | None = None
 
-    def _side(self, side: SideSettings, keys: PartitionKeys) -> RoomSide:
+    def _side(self, side: SideSettings, settings: Settings) -> RoomSide:
+        keys = PartitionKeys(settings.prefix, side.side)
         return RoomSide(
             side,
-            RedisLog(self._client, self._url, keys),
+            open_log(self._client, self._url, keys, settings.archive_dir),
             RedisTallyStore(self._client, self._url, keys),
             RedisGlance(self._client, self._url, keys),
             now,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
 from hashlib import sha256
+from math import inf
 from typing import Final
 
 from msgspec import Struct
@@ -28,14 +29,15 @@ class Recorded(Struct, frozen=True, gc=False):
 
 
 class Book:
-    """Counts by the hour of the event's time, for hours that begin at `since` or later (seconds since 1970).
+    """Counts by the hour of the event's time, for hours that begin at `since` or later and before `until`, in seconds.
 
     Of each report the highest revision counts, and of the same revision twice the first, as in the fold. An event
     happens before it is received, so whoever takes in all that was received from `since` on has these hours whole.
     """
 
-    def __init__(self, zone: tzinfo, since: int = 0) -> None:
+    def __init__(self, zone: tzinfo, since: int = 0, until: float = inf) -> None:
         self.since = since
+        self.until = until
         self.counts: dict[str, int] = {}
         self._zone = zone
         self._in_force: dict[Key, Event] = {}
@@ -47,6 +49,8 @@ class Book:
             event = one.event
             key = (event.amends or event.id).int.to_bytes(16, "big")
             before = self._in_force.get(key)
+            if before is None and event.time.timestamp() >= self.until:
+                continue  # an amendment of it may lie in these hours, and then it is the first that counts here
             if before is not None and event.revision <= before.revision:
                 continue
             self._in_force[key] = event
@@ -66,7 +70,8 @@ class Book:
 
     def _count(self, event: Event, sign: int, changed: dict[str, int]) -> None:
         hour = _hour(event)
-        if isinstance(event, OpeningBalance) or hour < self.since:  # a balance says nothing of an hour
+        within = self.since <= hour and event.time.timestamp() < self.until
+        if isinstance(event, OpeningBalance) or not within:  # a balance says nothing of an hour
             return
         for cell, count in contributions(event, self._zone):
             _, operation, section, _, measure, _ = cell

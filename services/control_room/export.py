@@ -59,12 +59,18 @@ def export(snapshot: Snapshot, filters: Filters) -> Export:
 
 
 def as_csv(exported: Export) -> bytes:
-    """Write the rows as CSV (RFC 4180, UTF-8), with position and digest beside each."""
+    """Write the rows as CSV (RFC 4180, UTF-8), with position and digest beside each.
+
+    A side without a row has one of its own that counts nothing: the digest is over all sides, each at its position.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow((*BY, "count", "position", "digest"))
     for row in exported.rows:
         writer.writerow((*row.values(), exported.position[Side(str(row["side"]))], exported.digest))
+    told = {row["side"] for row in exported.rows}
+    for side in (side for side in exported.position if side not in told):
+        writer.writerow((side, *[""] * (len(BY) - 1), 0, exported.position[side], exported.digest))
     return text.getvalue().encode()
 
 

@@ -7,6 +7,7 @@ Until the script speaks, the page says that it is not connected; it can never lo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from html import escape
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
@@ -15,6 +16,10 @@ from services.control_room.words import LANGUAGES, Language, Words, words
 
 MEASURES: Final = ("persons", "smugglers", "smuggling_cases", "smuggled_persons", "remanded")
 """The big numbers, in their order on the screen."""
+
+FIRST_DAY: Final = date(1970, 1, 2)
+LAST_DAY: Final = date(9998, 12, 30)
+"""What may be asked for: in every zone these days have all their hours. `clock.js` has the same."""
 
 THEMES: Final = ("auto", "dark", "light")
 _LIST: Final = '<div class="scroll" tabindex="0"><table><thead></thead><tbody></tbody></table></div>'
@@ -189,12 +194,13 @@ def _banners(say: Words, view: View) -> str:
 def _filters(say: Words, view: View) -> str:
     """Return a form that works by the address alone; with the script it works without a reload."""
     hint = ' placeholder="2024-03-14T12:00:00+01:00" size="24" spellcheck="false" autocomplete="off"'
+    days = f' min="{FIRST_DAY}" max="{LAST_DAY}"'
     hidden = {"lang": say.language, "theme": view.theme, "kiosk": "1" if view.kiosk else ""}
     fields = [
         _select(say, "operation", view.operation),
         _select(say, "side", view.side),
-        _input(say, "from", view.first, "date"),
-        _input(say, "to", view.last, "date"),
+        _input(say, "from", view.first, "date", days),
+        _input(say, "to", view.last, "date", days),
         _input(say, "at", view.at, "text", hint),
         *(f'<input type="hidden" name="{name}" value="{_e(value)}">' for name, value in hidden.items() if value),
     ]

@@ -48,14 +48,15 @@ from services.runtime.errors import FieldtallyError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry
 from services.store.glance import Glance, RedisGlance
-from services.store.log import RedisLog
 from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import WholeLog
 from services.tally.cells import cell_text
 from services.tally.digest import state_digest
 from services.tally.fold import Amendment, Key, State, arrive
 
 BOOK_HOURS: Final = 25
 CHUNK: Final = 2_000
+DAYS_KEPT: Final = 8
 
 _cells: Final = msgspec.json.Decoder(dict[str, int])
 
@@ -99,7 +100,7 @@ class RoomSide:
     def __init__(
         self,
         side: SideSettings,
-        log: RedisLog,
+        log: WholeLog,
         store: RedisTallyStore,
         glance: RedisGlance,
         now: Callable[[], datetime],
@@ -129,6 +130,7 @@ class RoomSide:
         self._amended: dict[str, int] = {}
         self._digest = ""
         self._behind_at: Position | None = None
+        self._days: dict[date, tuple[Book, Position]] = {}
         self._busy = asyncio.Lock()
 
     # Loading and following
@@ -185,6 +187,7 @@ class RoomSide:
         self._devices = _show_devices(stored.devices)
         self._audit = audit
         self._book = book
+        self._days = {}
         self._latest = deque(latest, LATEST_MAX)
         self._amendments = deque(amendments, AMENDMENTS_MAX)
         self._amended = amended
@@ -295,15 +298,24 @@ class RoomSide:
         return min(stop, (await self._log.extent()).last, key=order)
 
     async def hours_of(self, day: date) -> Hours:
-        """Return the hours of one local day, however long ago, read from the log: nobody keeps them."""
+        """Return the hours of one local day, however long ago, read from the log; one at a time may ask.
+
+        The last few days are kept: a screen that shows one asks again as long as reports come, and the log is long.
+        """
+        generation, position, days = self.generation, self.position, self._days
+        book, after = days.pop(day) if day in days else self._new_day(day)
+        async for entries in self._between(after, position):
+            book.take(one.recorded for one in await self._reports(generation, entries) if one.in_force)
+        days[day] = book, position
+        while len(days) > DAYS_KEPT:
+            del days[next(iter(days))]
+        return Hours(book.since, dict(book.counts))
+
+    def _new_day(self, day: date) -> tuple[Book, Position]:
         first, end = (datetime.combine(one, time.min, self.side.zone) for one in (day, day + timedelta(days=1)))
-        book = Book(self.side.zone, int(first.timestamp()) // HOUR_S * HOUR_S)
+        book = Book(self.side.zone, int(first.timestamp()) // HOUR_S * HOUR_S, end.timestamp())
         # Of what happens on a day the first may be received a day before, by a clock that is fast.
-        since = Position(f"{max(0, int((first - timedelta(days=1)).timestamp() * 1000))}-0")
-        async for entries in self._between(since, self.position):
-            reports = await self._reports(self.generation, entries)
-            book.take(one.recorded for one in reports if one.in_force and one.recorded.event.time < end)
-        return Hours(book.since, book.counts)
+        return book, Position(f"{max(0, int((first - timedelta(days=1)).timestamp() * 1000))}-0")
 
     async def past(self, state: State) -> SideShown:
         """Return the side as a rebuilt state has it: what a screen would have shown then."""
@@ -355,8 +367,10 @@ class RoomSide:
                 return True
         operations = _show_operations(seen.operations)
         if (operations, devices) != (self._operations, self._devices):
+            known = set(self._devices)
             self._operations, self._devices = operations, devices
-            self.on_side(SideMessage(self.side.side, operations, devices))
+            changed = tuple(device for device in devices if device not in known)
+            self.on_side(SideMessage(self.side.side, operations, changed))
         return False
 
     def _out_of_step(self, seen: Glance) -> ResetReason | None:
@@ -389,6 +403,7 @@ class RoomSide:
         seen = self.seen
         return SideStanding(
             side=self.side.side,
+            generation=self.generation,
             position=self.position,
             entries=self.entries,
             digest=self.digest,
@@ -415,7 +430,6 @@ class RoomSide:
         return SideShown(
             zone=str(self.side.zone),
             citizenship=self.side.citizenship,
-            generation=self.generation,
             operations=self._operations,
             cells=dict(sorted(self.cells.items())),  # side by side, what is alike compresses by a fifth more
             devices=self._devices,

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
 from importlib.resources import files
@@ -25,7 +26,7 @@ from schemas.screen import HEARTBEAT_S, HeartbeatMessage, ResetReason, Snapshot,
 from schemas.vocabulary import Side
 from services.control_room.book import joined_digest
 from services.control_room.export import Export, Filters, as_csv, export
-from services.control_room.page import THEMES, View, login_page, page, trouble_page
+from services.control_room.page import FIRST_DAY, LAST_DAY, THEMES, View, login_page, page, trouble_page
 from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, Past, read_at
 from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
@@ -40,8 +41,6 @@ HttpResponse = Response[bytes]
 JSON_TYPE: Final = "application/json"
 HTML_TYPE: Final = "text/html"
 LOGIN_BYTES_MAX: Final = 4_096
-FIRST_DAY: Final = date(1970, 1, 2)
-LAST_DAY: Final = date(9998, 12, 30)
 LOOKED_S: Final = 10.0
 """A server that was not seen for so long is away."""
 CHECK_AGAIN_S: Final = 1.0
@@ -85,6 +84,22 @@ class Asset(Struct, frozen=True):
     version: str
 
 
+class _Encoded(Struct):
+    """A snapshot as it is sent: after a reset all screens ask for the same at the same moment."""
+
+    version: str
+    raw: bytes
+    zipped: bytes = b""
+
+    @property
+    def tag(self) -> str:
+        return hashlib.sha256(self.version.encode()).hexdigest()[:16]
+
+    def zip(self) -> bytes:
+        self.zipped = self.zipped or gzip.compress(self.raw, 5, mtime=0)
+        return self.zipped
+
+
 def load_assets() -> dict[str, Asset]:
     """Return all static files by their names, and the words of each language."""
     raws = {entry.name: entry.read_bytes() for entry in files(__package__).joinpath("static").iterdir()}
@@ -123,7 +138,7 @@ class ControlRoom:
         self._monotonic = monotonic
         self._assets = load_assets()
         self._addresses = {name: f"/static/{name}?v={asset.version}" for name, asset in self._assets.items()}
-        self._snapshots: dict[Audience, tuple[str, bytes]] = {}
+        self._snapshots: dict[Audience, _Encoded] = {}
         self._digests: dict[tuple[str, ...], str] = {}
         for side in sides:
             side.on_change = streams.change
@@ -152,10 +167,17 @@ class ControlRoom:
 
         @post("/login", status_code=303)
         async def login(request: HttpRequest) -> HttpResponse:
+            _from_here(request.headers)
             return await self._login(request)
+
+        @get("/login", status_code=303, sync_to_thread=False)
+        def to_log_in() -> HttpResponse:
+            # Where somebody stands whose token was refused, and who loads that address anew.
+            return _response(b"", HTML_TYPE, 303, {**_SAFE, "location": "/"})
 
         @post("/logout", status_code=303, sync_to_thread=False)
         def logout(request: HttpRequest) -> HttpResponse:
+            _from_here(request.headers)
             secure = request.url.scheme == "https"
             return _response(
                 b"", HTML_TYPE, 303, {**_SAFE, "location": "/", "set-cookie": cookie_for("", secure=secure)}
@@ -198,7 +220,7 @@ class ControlRoom:
             readiness = self._readiness()
             return _response(_json.encode(readiness), JSON_TYPE, 200 if readiness.status == "ready" else 503)
 
-        return [wall, login, logout, tallies, tallies_csv, tallies_json, hours, stream, static, live, ready]
+        return [wall, login, to_log_in, logout, tallies, tallies_csv, tallies_json, hours, stream, static, live, ready]
 
     def _reset(self, side: RoomSide, reason: ResetReason) -> None:
         self._past.forget()
@@ -239,7 +261,7 @@ class ControlRoom:
             onward = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             html = login_page(language, onward, wrong=False, assets=self._addresses, theme=view.theme)
             return _response(html.encode(), HTML_TYPE, 401, _SAFE, request)
-        snapshot = await self._past_snapshot(audience, view.at) if view.at else self._encoded(audience)[1]
+        snapshot = await self._past_snapshot(audience, view.at) if view.at else self._encoded(audience).raw
         html = page(language, view, snapshot.decode(), self._addresses)
         return _response(html.encode(), HTML_TYPE, 200, _SAFE, request)
 
@@ -261,11 +283,14 @@ class ControlRoom:
         at = _queries(request).get("at", [""])[0]
         if at:
             return _response(await self._past_snapshot(audience, at), JSON_TYPE, 200, _PRIVATE, request)
-        version, encoded = self._encoded(audience)
-        tag = f'"{version}"'
+        encoded = self._encoded(audience)
+        tag = f'"{encoded.tag}"'
         if tag in request.headers.get("if-none-match", ""):
             return _response(b"", JSON_TYPE, 304, {**_PRIVATE, "etag": tag})
-        return _response(encoded, JSON_TYPE, 200, {**_PRIVATE, "etag": tag}, request)
+        if len(encoded.raw) > ZIPPED_FROM and _takes_zipped(request):
+            headers = {**_PRIVATE, "etag": tag, "content-encoding": "gzip"}
+            return _response(encoded.zip(), JSON_TYPE, 200, headers)
+        return _response(encoded.raw, JSON_TYPE, 200, {**_PRIVATE, "etag": tag})
 
     async def _export(self, request: HttpRequest) -> Export:
         audience = await self._audience(request.headers)
@@ -301,14 +326,14 @@ class ControlRoom:
             sides=tuple(side.shown() for side in sides),
         )
 
-    def _encoded(self, audience: Audience) -> tuple[str, bytes]:
+    def _encoded(self, audience: Audience) -> _Encoded:
         """Return the snapshot as it is sent, made once for all who ask for the same."""
         sides = [self.sides[side] for side in audience]
         version = "|".join(f"{side.generation}:{side.position}:{side.looked}" for side in sides)
         kept = self._snapshots.get(audience)
-        if kept is None or kept[0] != version:
-            kept = self._snapshots[audience] = (version, _json.encode(self._snapshot(audience)))
-        return hashlib.sha256(kept[0].encode()).hexdigest()[:16], kept[1]
+        if kept is None or kept.version != version:
+            kept = self._snapshots[audience] = _Encoded(version, _json.encode(self._snapshot(audience)))
+        return kept
 
     async def _past_snapshot(self, audience: Audience, at: str) -> bytes:
         try:
@@ -487,10 +512,26 @@ def _response(
     zip_for: HttpRequest | None = None,
 ) -> HttpResponse:
     sent = dict(headers or {})
-    if zip_for is not None and len(body) > ZIPPED_FROM and "gzip" in zip_for.headers.get("accept-encoding", ""):
+    if zip_for is not None and len(body) > ZIPPED_FROM and _takes_zipped(zip_for):
         body = gzip.compress(body, 5, mtime=0)
         sent["content-encoding"] = "gzip"
     return Response(body, status_code=status, media_type=media_type, headers=sent)
+
+
+def _from_here(headers: Mapping[str, str]) -> None:
+    """Refuse a form that another site sends: SameSite keeps its cookie from us, and not ours from being set.
+
+    A proxy may have changed `Host`, so the browser's own word counts where there is one, which is behind TLS. Our pages
+    send no referrer, and with that an `Origin` of null.
+    """
+    site, origin = headers.get("sec-fetch-site", ""), headers.get("origin", "null")
+    here = site in ("same-origin", "none") if site else origin in ("null", *_origins(headers.get("host", "")))
+    if not here:
+        raise RefusedError(problem("not-allowed", 403, "another site has sent this form; log in at /"))
+
+
+def _origins(host: str) -> tuple[str, str]:
+    return f"http://{host}", f"https://{host}"
 
 
 def _viewed(request: HttpRequest) -> tuple[Language, View]:
@@ -499,13 +540,17 @@ def _viewed(request: HttpRequest) -> tuple[Language, View]:
     view = View(
         operation=query.get("operation", ""),
         side=query.get("side", ""),
-        first=query.get("from", ""),
-        last=query.get("to", ""),
+        first=_shown_day(query, "from"),
+        last=_shown_day(query, "to"),
         theme=query.get("theme", "auto") if query.get("theme") in THEMES else "auto",
         kiosk=query.get("kiosk") == "1",
         at=query.get("at", ""),
     )
     return _language(query, request.headers.get("accept-language", "")), view
+
+
+def _takes_zipped(request: HttpRequest) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")
 
 
 def _queries(request: HttpRequest) -> dict[str, list[str]]:
@@ -531,3 +576,11 @@ def _day(query: Mapping[str, str], name: str) -> date | None:
     except ValueError as error:
         detail = f"`{name}` is a date such as 2024-03-14"
         raise RefusedError(problem("malformed-request", 400, detail, pointer=name)) from error
+
+
+def _shown_day(query: Mapping[str, str], name: str) -> str:
+    """Return a day of the view; what is none is no filter."""
+    with suppress(RefusedError):
+        day = _day(query, name)
+        return day.isoformat() if day and FIRST_DAY <= day <= LAST_DAY else ""
+    return ""

@@ -33,8 +33,8 @@ from services.store.connection import check_server, connect, refusing_writes
 from services.store.door import RedisDoor
 from services.store.glance import RedisGlance
 from services.store.keys import PartitionKeys
-from services.store.log import RedisLog
 from services.store.principals import RedisPrincipals
+from services.store.whole_log import open_log
 
 LOOK_S: Final = 0.5
 SHUTDOWN_S: Final = 10
@@ -75,7 +75,7 @@ class GatewayApp(Application):
     def _side(self, side: SideSettings, keys: PartitionKeys, settings: Settings) -> GatewaySide:
         return GatewaySide(
             side,
-            RedisLog(self._client, self._url, keys),
+            open_log(self._client, self._url, keys, settings.archive_dir),
             [RedisDoor(self._client, self._url, keys) for _ in range(DOORS)],
             RedisGlance(self._client, self._url, keys),
             settings.lag_limit,

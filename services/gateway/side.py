@@ -26,7 +26,7 @@ from services.store.contract import Entry
 from services.store.door import Known, RedisDoor
 from services.store.glance import Glance, RedisGlance
 from services.store.index_entry import IndexEntry
-from services.store.log import RedisLog
+from services.store.whole_log import WholeLog
 from services.tally.fold import Key, arrive
 from services.tally.numbers import take_number
 from services.tally.operations import put_in, take_out
@@ -67,7 +67,7 @@ class GatewaySide:
     """What the gateway holds of one side."""
 
     def __init__(
-        self, side: SideSettings, log: RedisLog, doors: Sequence[RedisDoor], glance: RedisGlance, lag_limit: int
+        self, side: SideSettings, log: WholeLog, doors: Sequence[RedisDoor], glance: RedisGlance, lag_limit: int
     ) -> None:
         self.side = side
         self.seen: Glance | None = None
@@ -353,6 +353,9 @@ class GatewaySide:
         while True:
             changes = self._tail.changes
             known = await door.look(self.seen.generation, names)
+            if known is None:
+                await self._take_glance()
+                continue
             if self._tail.lacks(known.length, self._under_way):
                 await self._read_tail(door, known.length)
             if changes == self._tail.changes:
@@ -361,9 +364,14 @@ class GatewaySide:
         wanted = list({position: None for one in submitted for position in self._places(one, known)})
         if not wanted:
             return NOTHING_AROUND
+        found = await door.read(wanted)
+        if not all(found):  # some may have been archived, and trimmed
+            gone = [position for position, entry in zip(wanted, found, strict=True) if entry is None]
+            archived = iter(await self._log.read_at(gone))
+            found = [entry or next(archived) for entry in found]
         return Around(
             Held(event, position)
-            for position, entry in zip(wanted, await door.read(wanted), strict=True)
+            for position, entry in zip(wanted, found, strict=True)
             if entry and (event := arrive(position, entry.fields).event)
         )
 

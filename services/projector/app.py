@@ -29,9 +29,9 @@ from services.runtime.standard import put_in_order
 from services.store.connection import check_server, connect, in_words
 from services.store.contract import Entry
 from services.store.keys import PartitionKeys
-from services.store.log import RedisLog
 from services.store.subscription import reading_broker, subscribe
 from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import open_log
 
 BATCH_MAX: Final = 4_000
 CHECK_S: Final = 1.0
@@ -62,7 +62,7 @@ class Projector:
         self.partitions = [
             Partition(
                 side,
-                RedisLog(self._client, url, PartitionKeys(settings.prefix, side.side)),
+                open_log(self._client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir),
                 RedisTallyStore(self._client, url, PartitionKeys(settings.prefix, side.side)),
             )
             for side in settings.sides

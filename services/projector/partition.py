@@ -1,8 +1,8 @@
 """One side's projection: keeps its tallies current, turn by turn, and never trusts what it was delivered.
 
 A turn applies a batch only if the stored checkpoint is the one we hold and the batch follows it without a gap. A
-repeated, skipped or reordered delivery, a second projector, a zombie after a pause, a lost reply to EXEC: all end in
-`reload`, after which the reader is rewound to the checkpoint and goes on.
+repeated, skipped or reordered delivery, a second projector, another generation swapped in, a zombie after a pause, a
+lost reply to EXEC: all end in `reload`, after which the reader is rewound to the checkpoint and goes on.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from schemas.tallies import Checkpoint
 from services.runtime.errors import DamagedLogError
 from services.runtime.settings import SideSettings
-from services.store.contract import Entry, Log, StoredAt, TallyStore
+from services.store.contract import Entry, Log, TallyStore
 from services.store.loading import load_fitting, require_zone
-from services.store.versions import versions_in_force
-from services.tally.fold import FOLD_VERSION, Changes, State, arrive, fold
+from services.store.turn import take_turn
+from services.tally.fold import FOLD_VERSION, Changes, State
 
 
 class Partition:
@@ -42,7 +42,7 @@ class Partition:
         if checkpoint.fold_version != FOLD_VERSION:
             raise DamagedLogError(
                 f"the tallies of side {side} were made by counting rules version {checkpoint.fold_version}, "
-                f"this program has version {FOLD_VERSION}: rebuild them from the log"
+                f"this program has version {FOLD_VERSION}: `fieldtally rebuild --swap` makes them anew from the log"
             )
         require_zone(self.side, checkpoint)
         self._generation = stored.generation
@@ -50,16 +50,4 @@ class Partition:
 
     async def turn(self, entries: Sequence[Entry]) -> Changes | None:
         """Apply a batch and record it; None if it could not be, and the caller must `reload` and rewind."""
-        arrivals = [arrive(entry.position, entry.fields) for entry in entries]
-        keys = list(dict.fromkeys(arrival.key for arrival in arrivals if arrival.event is not None))
-        held = StoredAt(self._generation, self.checkpoint)
-        opened = await self.store.open_turn(held, arrivals[0].position, keys)
-        if opened is None:
-            return None
-        again = {key: entry for key, entry in zip(keys, opened, strict=True) if entry is not None}
-        known = await versions_in_force(self.log, again) if again else {}
-        changes = fold(self._state, arrivals, known)
-        if not await self.store.record(changes):
-            return None
-        self._state.take(changes)
-        return changes
+        return await take_turn(self.log, self.store, self._generation, self._state, entries)

@@ -12,10 +12,10 @@ from schemas.events import TYPE_PREFIX
 from schemas.vocabulary import Position, Side, order
 from services.replay.replay import Replay
 from services.runtime.settings import SideSettings
-from services.store.contract import Entry, Log
+from services.store.contract import Log
 from services.store.index_entry import IndexEntry
 from services.tally.cells import Cell
-from services.tally.fold import arrive, fold
+from services.tally.fold import Arrival, fold
 
 TOUCHES_MAX: Final = 100_000
 """So many are noted of one side; what is watched is a few cells, or the cells of one published figure."""
@@ -81,8 +81,7 @@ class _Watching(Replay):
         self._watched = watched
         self.touches: list[Touch] = []
 
-    async def _fold(self, entries: list[Entry]) -> None:
-        arrivals = [arrive(entry.position, entry.fields) for entry in entries]
+    async def _fold(self, arrivals: list[Arrival]) -> None:
         known = dict(await self._known(arrivals))
         for arrival in arrivals:
             before = self.state.tallies

@@ -1,4 +1,4 @@
-"""Replays the logs of several sides at once, each in a process of its own where there is enough to do."""
+"""Replays and rebuilds the sides at once, each in a process of its own where there is enough to do."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from functools import partial
 
 from schemas.vocabulary import Position, Side
 from services.replay.history import History, history
+from services.replay.rebuild import Rebuildable, Rebuilt, rebuild
 from services.replay.replay import Replay
 from services.runtime.collector import calm_collector
+from services.runtime.errors import FieldtallyError
 from services.runtime.forked import Advance, Show, run_forked, unseen
 from services.runtime.settings import Settings, SideSettings
 from services.store.connection import connect
+from services.store.generations import RedisGenerations
 from services.store.keys import PartitionKeys
-from services.store.log import RedisLog
+from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import open_log
 from services.tally.cells import Cell
 from services.tally.fold import State
 
@@ -24,7 +28,7 @@ def replay_sides(
 ) -> dict[Side, list[State]]:
     """Return each side's state at each of its stops, which are positions in ascending order."""
     works = {
-        str(side.side): partial(_replay, settings.prefix, url, side, stops[side.side])
+        str(side.side): partial(_replay, settings, url, side, stops[side.side])
         for side in settings.sides
         if side.side in stops
     }
@@ -34,7 +38,7 @@ def replay_sides(
 def rebuild_sides(settings: Settings, url: str, stops: Mapping[Side, Position]) -> dict[Side, State]:
     """Return each side's state at one position, one side after the other, in this process."""
     return {
-        side.side: asyncio.run(_states(settings.prefix, url, side, [stops[side.side]], lambda _: None))[0]
+        side.side: asyncio.run(_states(settings, url, side, [stops[side.side]], lambda _: None))[0]
         for side in settings.sides
         if side.side in stops
     }
@@ -46,38 +50,74 @@ def histories_of_sides(
     """Return what changed the watched cells of each side, up to and with a position; one side after the other, here."""
     with show() as advance:
         return {
-            side.side: asyncio.run(_watched(settings.prefix, url, side, stops[side.side], watched, advance))
+            side.side: asyncio.run(_watched(settings, url, side, stops[side.side], watched, advance))
             for side in settings.sides
             if side.side in stops
         }
 
 
 async def _watched(
-    prefix: str, url: str, side: SideSettings, stop: Position, watched: Callable[[Cell], bool], advance: Advance
+    settings: Settings, url: str, side: SideSettings, stop: Position, watched: Callable[[Cell], bool], advance: Advance
 ) -> History:
     client = connect(url)
     try:
-        log = RedisLog(client, url, PartitionKeys(prefix, side.side))
+        log = open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir)
         return await history(side, log, stop, watched, advance)
     finally:
         await client.aclose()
 
 
-def _replay(prefix: str, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance) -> list[State]:
+def _replay(
+    settings: Settings, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
+) -> list[State]:
     calm_collector()
-    return asyncio.run(_states(prefix, url, side, stops, advance))
+    return asyncio.run(_states(settings, url, side, stops, advance))
 
 
 async def _states(
-    prefix: str, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
+    settings: Settings, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
 ) -> list[State]:
     client = connect(url)
     try:
-        replay = Replay(side, RedisLog(client, url, PartitionKeys(prefix, side.side)))
+        log = open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir)
+        replay = Replay(side, log, await log.recurring(stops[-1]))
         states = []
         for stop in stops:
             await replay.run(stop, advance)
             states.append(replay.state.copy())
         return states
+    finally:
+        await client.aclose()
+
+
+def rebuild_generations(
+    settings: Settings, url: str, *, swap: bool, show: Show = unseen
+) -> dict[Side, Rebuilt | FieldtallyError]:
+    """Fill a new generation of each side; what keeps one side from it stands in its place, and the others go on."""
+    works = {str(side.side): partial(_rebuild, settings, url, side, swap) for side in settings.sides}
+    return dict(zip([side.side for side in settings.sides], run_forked(works, show), strict=True))
+
+
+def _rebuild(
+    settings: Settings,
+    url: str,
+    side: SideSettings,
+    swap: bool,  # noqa: FBT001  # by partial
+    advance: Advance,
+) -> Rebuilt | FieldtallyError:
+    calm_collector()
+    return asyncio.run(_rebuilt(settings, url, side, advance, swap=swap))
+
+
+async def _rebuilt(
+    settings: Settings, url: str, side: SideSettings, advance: Advance, *, swap: bool
+) -> Rebuilt | FieldtallyError:
+    client, keys = connect(url), PartitionKeys(settings.prefix, side.side)
+    try:
+        stores = RedisTallyStore(client, url, keys), RedisGenerations(client, url, keys)
+        log = open_log(client, url, keys, settings.archive_dir)
+        return await rebuild(Rebuildable(side, log, *stores), swap=swap, on_progress=advance)
+    except FieldtallyError as error:
+        return error
     finally:
         await client.aclose()

@@ -33,7 +33,7 @@ class DamagedLogError(FieldtallyError):
 
 
 class UnsoundTalliesError(DamagedLogError):
-    """Derived state is damaged; the log may be whole. A person deletes the derived keys, and it is made anew."""
+    """Derived state is damaged; the log may be whole. A person has it made anew: `fieldtally rebuild --swap`."""
 
 
 class FaultError(FieldtallyError):

@@ -50,6 +50,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: LogLevel
 
     @property
+    def archive_dir(self) -> Path:
+        """The folder of the archives, one in it for each side."""
+        return self.data_dir / "archive"
+
+    @property
     def http_address(self) -> str:
         """The address of the gateway, as a browser takes it."""
         return self._address(self.http_port)

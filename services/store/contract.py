@@ -11,7 +11,7 @@ from schemas.tallies import Checkpoint, DeviceNumbers, Operation, Parked
 from schemas.vocabulary import START, Position, order
 from services.store.index_entry import IndexEntry
 from services.tally.cells import Tallies
-from services.tally.fold import Changes, Key
+from services.tally.fold import Arrival, Changes, Key
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -22,37 +22,60 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 class LogExtent(Struct, frozen=True):
-    """How far a log reaches: its last ID ever given, how many entries it holds, and how many were ever appended.
+    """How far a log reaches: its last ID ever given, how many entries its stream holds, and how many it was ever given.
 
     `newest_deleted` is the highest position from which an entry was taken singly; cutting off the beginning leaves it.
+    `archived` entries, up to `archive_end`, stand in the archive.
     """
 
     last: Position
     length: int
     appended: int
     newest_deleted: Position = START
+    archived: int = 0
+    archive_end: Position = START
+
+    @property
+    def trimmed(self) -> int:
+        """Entries that are no longer in the stream."""
+        return self.appended - self.length
 
     @property
     def lost(self) -> int:
-        """Entries that were appended and are no longer there."""
-        return self.appended - self.length
+        """Entries that are neither in stream nor archive, as far as they can be counted; 0 if all are there."""
+        taken_singly = self.trimmed > 0 and order(self.newest_deleted) > order(self.archive_end)
+        return max(self.trimmed - self.archived, int(taken_singly))
+
+    @property
+    def entries(self) -> int:
+        """How many entries there are to read, in archive and stream."""
+        # A stream that was given less than is archived is a new one: an archive that was taken to another server.
+        return self.length + (self.trimmed if self.appended >= self.archived else self.archived)
 
     def lacks(self, counted: Checkpoint) -> str:
         """Say what is gone of what the tallies hold, or have yet to take in; the empty string if nothing is.
 
-        What was taken out of the log after it was counted is not asked for here: that is for a replay.
+        What was taken out of the stream after it was counted is not asked for here: that is for a replay.
         """
         if order(self.last) < order(counted.position):
             return f"it ends at {self.last}, but the tallies reach {counted.position}"
-        if self.appended < counted.entries:
-            return f"{self.appended:,} were ever appended to it, but the tallies hold {counted.entries:,}"
-        if self.lost > counted.entries:
+        if self.entries < counted.entries:
+            return f"{self.entries:,} were ever appended to it, but the tallies hold {counted.entries:,}"
+        if self.trimmed > counted.entries:
             held = f"the tallies hold {counted.entries:,}"
-            return f"{self.lost:,} of the {self.appended:,} ever appended are gone, and {held}"
+            return f"{self.trimmed:,} of the {self.appended:,} ever appended are gone, and {held}"
         at_end = self.last == counted.position and counted.entries < self.appended
         if at_end or order(self.newest_deleted) > order(counted.position):
             return f"some of the {self.appended:,} ever appended were gone before they were counted"
         return ""
+
+
+class Trimmed(Struct, frozen=True):
+    """How far a stream was trimmed, and by which archive: one with so many entries, and that hash at its end."""
+
+    position: Position
+    entries: int
+    head: str
 
 
 class Stored(Struct):
@@ -81,6 +104,10 @@ class Log(Protocol):
 
     async def read_after(self, position: Position, count: int) -> list[Entry]:
         """Return up to `count` entries after a position, in order."""
+        ...
+
+    async def read_arrivals(self, position: Position, count: int) -> list[Arrival]:
+        """Return up to `count` entries after a position, in order, as the fold takes them."""
         ...
 
     async def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:

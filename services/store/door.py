@@ -32,16 +32,26 @@ class RedisDoor:
         self._url = url
         self._keys = keys
 
-    async def look(self, generation: str, names: Sequence[Key]) -> Known:
-        """Return what a generation knows of these keys and ids, and how many entries the log holds."""
+    async def look(self, generation: str, names: Sequence[Key]) -> Known | None:
+        """Return what a generation knows of these keys and ids, and how many entries the log holds.
+
+        None if it is no longer the live one: it may have been removed, and know nothing.
+        """
         keys = self._keys.generation(generation)
         answers = await self._exchange.send(
-            [("HMGET", keys.index, *names), ("HMGET", keys.amendments, *names), ("XLEN", self._keys.log)]
+            [
+                ("HMGET", keys.index, *names),
+                ("HMGET", keys.amendments, *names),
+                ("XLEN", self._keys.log),
+                ("GET", self._keys.live),
+            ]
         )
         for answer in answers:
             if isinstance(answer, RedisError):
                 raise in_words(answer, self._url) from answer
-        index, amendments, length = answers
+        index, amendments, length, live = answers
+        if live is not None and live.decode() != generation:
+            return None
         return Known(
             index={name: unpack(packed) for name, packed in zip(names, index, strict=True) if packed},
             amendments={

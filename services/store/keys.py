@@ -5,9 +5,15 @@ The braces are a Redis Cluster hash tag: all keys of a partition lie in one slot
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from msgspec import Struct
 
 from schemas.vocabulary import Side
+
+GENERATION_NAME: Final = "g[1-9][0-9]{0,8}"
+"""What a generation is called, as a regular expression; they are counted up."""
 
 
 def principals_key(prefix: str) -> str:
@@ -41,6 +47,26 @@ class PartitionKeys(Struct, frozen=True):
         """String: position, digest and time of the last audit that found live and rebuilt tallies equal."""
         return f"{{{self.prefix}:{self.side}}}:audit"
 
+    @property
+    def trimmed(self) -> str:
+        """Hash: the position up to which the stream was trimmed, and entries and head of the archive that has it."""
+        return f"{{{self.prefix}:{self.side}}}:trimmed"
+
+    @property
+    def requeued(self) -> str:
+        """Hash: side and position of a parked entry to who appended it to this log again, why, when and where."""
+        return f"{{{self.prefix}:{self.side}}}:requeued"
+
+    @property
+    def of_generations(self) -> str:
+        """Pattern, as SCAN takes it, of the keys of all generations; other keys may match it too."""
+        return f"{{{self.prefix}:{self.side}}}:g*:*"
+
+    def generation_of(self, key: str) -> str:
+        """Return the name of the generation that a key is of, or the empty string."""
+        named = re.match(f"({GENERATION_NAME}):", key.removeprefix(f"{{{self.prefix}:{self.side}}}:"))
+        return named[1] if named else ""
+
     def generation(self, name: str) -> GenerationKeys:
         """The keys of one complete set of derived state."""
         return GenerationKeys(f"{{{self.prefix}:{self.side}}}:{name}")
@@ -50,6 +76,14 @@ class GenerationKeys(Struct, frozen=True):
     """The keys of one generation: all of them hashes."""
 
     base: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every key there is of a generation."""
+        return (
+            *(self.checkpoint, self.tallies, self.index, self.amendments),
+            *(self.devices, self.operations, self.parked),
+        )
 
     @property
     def checkpoint(self) -> str:

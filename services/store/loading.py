@@ -48,5 +48,5 @@ def require_zone(side: SideSettings, counted: Checkpoint) -> None:
     if counted.zone and counted.zone != str(side.zone):
         raise UsageError(
             f"the days of side {side.side} were counted in {counted.zone}, FIELDTALLY_SIDES says {side.zone}: "
-            "put it back, or delete the derived keys of the side and start again"
+            "put it back, or `fieldtally rebuild --swap` counts them anew"
         )

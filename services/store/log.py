@@ -1,17 +1,19 @@
-"""The log on a Redis stream: append, read after a position, read at positions. It is never trimmed here."""
+"""The log on a Redis stream: append, read after a position, read at positions. Trimmed only of what is archived."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from msgspec.structs import asdict
 from redis.exceptions import ResponseError
 
-from schemas.vocabulary import START, Position
+from schemas.vocabulary import START, Position, following
 from services.runtime.errors import FieldtallyError, UnreachableError
 from services.store.connection import Client, in_words, translated
-from services.store.contract import Entry, LogExtent
+from services.store.contract import Entry, LogExtent, Trimmed
 from services.store.keys import PartitionKeys
+from services.tally.fold import Arrival, arrive
 
 
 class PartlyAppendedError(UnreachableError):
@@ -30,6 +32,7 @@ class RedisLog:
         self._client = client
         self._url = url
         self._key = keys.log
+        self._trimmed = keys.trimmed
 
     async def append(self, events: Sequence[bytes], *, by: str | None = None) -> list[Position]:
         """Append events in order. No MAXLEN, ever: the log is the only copy until it is archived."""
@@ -58,6 +61,10 @@ class RedisLog:
             answer: Any = await self._client.xrevrange(self._key, position, "-", count=count)
         return [Entry(Position(entry_id.decode()), fields) for entry_id, fields in answer]
 
+    async def read_arrivals(self, position: Position, count: int) -> list[Arrival]:
+        """Return up to `count` entries after a position, as the fold takes them."""
+        return [arrive(entry.position, entry.fields) for entry in await self.read_after(position, count)]
+
     async def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:
         """Return the entries at these positions, None for each that is not there."""
         if not positions:
@@ -82,6 +89,21 @@ class RedisLog:
         last = Position(info["last-generated-id"].decode())
         deleted = Position(info.get("max-deleted-entry-id", START.encode()).decode())
         return LogExtent(last, length, appended=int(info.get("entries-added", length)), newest_deleted=deleted)
+
+    async def trim(self, trimmed: Trimmed) -> None:
+        """Take out all entries up to and with a position, and note which archive has them: both or neither."""
+        with translated(self._url):
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.hset(self._trimmed, mapping=cast("dict[Any, Any]", asdict(trimmed)))
+                pipe.execute_command("XTRIM", self._key, "MINID", "=", following(trimmed.position))
+                await pipe.execute()
+
+    async def trimmed(self) -> Trimmed | None:
+        """Return how far the log was trimmed, if it ever was."""
+        with translated(self._url):
+            row: Any = await self._client.hmget(self._trimmed, ["position", "entries", "head"])
+        position, entries, head = row
+        return Trimmed(Position(position.decode()), int(entries), head.decode()) if position else None
 
     async def server_info(self) -> dict[str, Any]:
         """Return INFO of the server that holds this log."""

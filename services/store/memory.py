@@ -9,7 +9,7 @@ from schemas.tallies import Checkpoint, Parked
 from schemas.vocabulary import START, Position
 from services.store.contract import Entry, LogExtent, Stored, StoredAt
 from services.store.index_entry import IndexEntry, pack_version, unpack
-from services.tally.fold import Changes, Key
+from services.tally.fold import Arrival, Changes, Key, arrive
 
 
 class MemoryLog:
@@ -34,6 +34,10 @@ class MemoryLog:
         """Return up to `count` entries after a position."""
         start = int(position.partition("-")[0])
         return self.entries[start : start + count]
+
+    async def read_arrivals(self, position: Position, count: int) -> list[Arrival]:
+        """Return up to `count` entries after a position, as the fold takes them."""
+        return [arrive(entry.position, entry.fields) for entry in await self.read_after(position, count)]
 
     async def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:
         """Return the entries at these positions."""

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from schemas.screen import AuditShown
 from schemas.tallies import Checkpoint, Counters, DeviceNumbers, Operation, Parked
 from schemas.vocabulary import START, Position, order
-from services.runtime.errors import UnsoundTalliesError
+from services.runtime.errors import FieldtallyError, UnsoundTalliesError
 from services.store.connection import Client, in_words, translated
 from services.store.contract import Stored, StoredAt
 from services.store.exchange import Command, Exchange
@@ -27,6 +27,7 @@ from services.tally.cells import cell_text, parse_cell
 from services.tally.fold import Changes, Key
 
 FIRST_GENERATION: Final = "g1"
+REBUILD: Final = "`fieldtally rebuild --swap` makes them anew from the log"
 CHANGES_KEPT: Final = 2_000
 """Entries of the change feed that are kept, about; who is further behind takes a new snapshot."""
 
@@ -42,23 +43,28 @@ _parked: Final = msgspec.json.Decoder(Parked)
 
 
 class RedisTallyStore:
-    """One partition's derived state; see `contract.TallyStore`."""
+    """One partition's derived state; see `contract.TallyStore`.
 
-    def __init__(self, client: Client, url: str, keys: PartitionKeys) -> None:
+    With `beside`, of the generation of that name instead of the live one: then neither the change feed nor the name of
+    the live generation is written, and turns are refused once it has become the live one.
+    """
+
+    def __init__(self, client: Client, url: str, keys: PartitionKeys, *, beside: str | None = None) -> None:
         self._client = client
         self._url = url
         self._keys = keys
+        self._beside = beside
         self._turn_connection = Exchange(client, url)
         self._opened: StoredAt | None = None
         self._live_missing = False
         self._feed_ahead = False
 
     async def load(self) -> Stored:
-        """Read the live generation, all of it in one transaction."""
+        """Read the generation, all of it in one transaction."""
         with translated(self._url):
             while True:
                 live: Any = await self._client.get(self._keys.live)
-                generation = live.decode() if live else FIRST_GENERATION
+                generation = self._beside or (live.decode() if live else FIRST_GENERATION)
                 keys = self._keys.generation(generation)
                 async with self._client.pipeline(transaction=True) as pipe:
                     pipe.get(self._keys.live)
@@ -66,8 +72,12 @@ class RedisTallyStore:
                     pipe.hgetall(keys.tallies)
                     pipe.hgetall(keys.devices)
                     pipe.hgetall(keys.operations)
-                    live_now, checkpoint, tallies, devices, operations = await pipe.execute()
-                if live_now == live:
+                    answers: list[Any] = await pipe.execute(raise_on_error=False)
+                for answer in answers:
+                    if isinstance(answer, RedisError):
+                        raise self._unreadable(generation, answer)
+                live_now, checkpoint, tallies, devices, operations = answers
+                if self._beside or live_now == live:
                     break
         *checkpoint, unsound = checkpoint
         if unsound is not None:
@@ -91,14 +101,18 @@ class RedisTallyStore:
             ("GET", self._keys.live),
             ("HMGET", generation.checkpoint, "position", "entries", "fold_version", _UNSOUND),
             ("XRANGE", self._keys.log, f"({held.checkpoint.position}", f"({first}", "COUNT", "1"),
-            ("XREVRANGE", self._keys.changes, "+", "-", "COUNT", "1"),
         ]
         if keys:
             commands.append(("HMGET", generation.index, *keys))
-        _, _, live, checkpoint, skipped, newest_change, *index = await self._exchange(commands)
+        if self._beside is None:
+            commands.append(("XREVRANGE", self._keys.changes, "+", "-", "COUNT", "1"))
+        _, _, live, checkpoint, skipped, *more = await self._exchange(commands)
         position, entries, fold_version, unsound = checkpoint
+        live_name = (live or FIRST_GENERATION.encode()).decode()
+        if live_name == self._beside:
+            return None
         stored_at = (
-            (live or FIRST_GENERATION.encode()).decode(),
+            self._beside or live_name,
             (position or START.encode()).decode(),
             int(entries or 0),
         )
@@ -110,9 +124,10 @@ class RedisTallyStore:
         if skipped or unsound is not None or order(first) <= order(held.checkpoint.position):
             return None
         self._opened = held
-        self._live_missing = live is None
+        self._live_missing = live is None and self._beside is None
+        newest_change: Any = more[-1] if self._beside is None else []
         self._feed_ahead = bool(newest_change) and order(newest_change[0][0].decode()) >= order(first)
-        return [None if packed is None else unpack(packed) for packed in index[0]] if keys else []
+        return [None if packed is None else unpack(packed) for packed in more[0]] if keys else []
 
     async def record(self, changes: Changes) -> bool:
         """Record a turn with MULTI … EXEC."""
@@ -134,10 +149,10 @@ class RedisTallyStore:
         return True
 
     async def parked(self) -> dict[Position, Parked]:
-        """Return what was set aside in the live generation, in the order of the log."""
+        """Return what was set aside in the generation, in the order of the log."""
         with translated(self._url):
             live: Any = await self._client.get(self._keys.live)
-            generation_name = live.decode() if live else FIRST_GENERATION
+            generation_name = self._beside or (live.decode() if live else FIRST_GENERATION)
             generation = self._keys.generation(generation_name)
             rows: Any = await self._client.hgetall(generation.parked)
         with self._sound(generation_name):
@@ -153,17 +168,18 @@ class RedisTallyStore:
         """Give up the connection that turns are made on, and with it whatever it watched."""
         await self._turn_connection.close()
 
-    def _half_written(self, generation: str, failed: str) -> UnsoundTalliesError:
+    def _unreadable(self, generation: str, error: RedisError) -> FieldtallyError:
+        """Say what an error of reading a generation means: a key that is no hash is damage like any other."""
+        if not str(error).startswith("WRONGTYPE"):
+            return in_words(error, self._url)
         return UnsoundTalliesError(
-            f"the tallies of side {self._keys.side} are no longer sound: {failed} in the middle of a transaction; "
-            f"{self._rebuild(generation)}"
+            f"a key of the tallies of side {self._keys.side} ({generation}) is no hash, as it was written; {REBUILD}"
         )
 
-    def _rebuild(self, generation: str) -> str:
-        keys = self._keys
-        return (
-            f"stop the projectors, delete {keys.live}, {keys.changes} and {keys.generation(generation).base}:*, and "
-            "start one: it rebuilds them from the log"
+    def _half_written(self, generation: str, failed: str) -> UnsoundTalliesError:
+        return UnsoundTalliesError(
+            f"the tallies of side {self._keys.side} ({generation}) are no longer sound: {failed} in the middle of a "
+            f"transaction; {REBUILD}"
         )
 
     @contextmanager
@@ -173,7 +189,7 @@ class RedisTallyStore:
             yield
         except (ValueError, msgspec.MsgspecError) as error:
             raise UnsoundTalliesError(
-                f"the tallies of side {self._keys.side} hold what Fieldtally never wrote; {self._rebuild(generation)}"
+                f"the tallies of side {self._keys.side} ({generation}) hold what Fieldtally never wrote; {REBUILD}"
             ) from error
 
     def _writes(self, held: StoredAt, changes: Changes) -> Iterable[Command]:
@@ -205,10 +221,11 @@ class RedisTallyStore:
         if changes.parked:
             rows = [part for position, parked in changes.parked.items() for part in (position, _json.encode(parked))]
             yield ("HSET", keys.parked, *rows)
-        yield (
-            *("XADD", self._keys.changes, "MAXLEN", "~", CHANGES_KEPT, checkpoint.position),
-            *("after", held.checkpoint.position, "generation", held.generation, "cells", _json.encode(counts)),
-        )
+        if self._beside is None:
+            yield (
+                *("XADD", self._keys.changes, "MAXLEN", "~", CHANGES_KEPT, checkpoint.position),
+                *("after", held.checkpoint.position, "generation", held.generation, "cells", _json.encode(counts)),
+            )
         values = (checkpoint.position, checkpoint.zone, checkpoint.entries, checkpoint.fold_version)
         counters = asdict(checkpoint.counters).values()
         yield (
@@ -224,8 +241,10 @@ class RedisTallyStore:
             not exec_last and any(isinstance(one, RedisError) for one in answers)
         ):
             await self.close()
-            refused = next(answer for answer in answers if isinstance(answer, RedisError))
-            raise in_words(refused, self._url) from refused
+            pairs = zip(commands, answers, strict=True)
+            command, refused = next((sent, answer) for sent, answer in pairs if isinstance(answer, RedisError))
+            of = self._keys.generation_of(command[1]) if len(command) > 1 else ""
+            raise (self._unreadable(of, refused) if of else in_words(refused, self._url)) from refused
         return answers
 
 
@@ -233,6 +252,7 @@ def _read_checkpoint(values: Sequence[bytes | None]) -> Checkpoint | None:
     if values[0] is None:
         return None
     position, zone, *numbers = values
+    order((position or b"").decode())  # raises ValueError on what is no position
     entries, fold_version, *counters = (int(number or 0) for number in numbers)
     return Checkpoint(
         position=Position((position or b"").decode()),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Final, TypeAlias, cast
 
 from schemas.vocabulary import Measure, Side
 
 SEPARATOR: Final = "|"
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR: Final = timedelta(hours=1)
 
 
 Cell: TypeAlias = tuple[Side, str, str, str, Measure, str]
@@ -37,4 +41,13 @@ def parse_cell(text: str) -> Cell:
 
 def local_day(time: datetime, zone: tzinfo) -> str:
     """Return the local calendar day of a time in the side's zone; days of 23 and 25 hours included."""
-    return time.astimezone(zone).date().isoformat()
+    return _day_of_hour((time - _EPOCH) // _HOUR, zone) or time.astimezone(zone).date().isoformat()
+
+
+@lru_cache(maxsize=65_536)
+def _day_of_hour(hour: int, zone: tzinfo) -> str:
+    """Return the local day of an hour since 1970, "" if it lies in two: a log has many reports in each."""
+    first = (_EPOCH + timedelta(hours=hour)).astimezone(zone)
+    last = (_EPOCH + timedelta(hours=hour + 1, microseconds=-1)).astimezone(zone)
+    whole = first.utcoffset() == last.utcoffset() and first.date() == last.date()  # the clock was not set meanwhile
+    return first.date().isoformat() if whole else ""

@@ -125,6 +125,14 @@ def arrive(position: Position, fields: Mapping[bytes, bytes]) -> Arrival:
     return Arrival(position, raw, event, (event.amends or event.id).int.to_bytes(16, "big"))
 
 
+def arrive_again(position: Position, raw: bytes, key: Key) -> Arrival:
+    """Return the arrival of an event that was read before, and its key."""
+    try:
+        return Arrival(position, raw, codec.decode_again(raw), key)
+    except codec.EventError as fault:
+        return Arrival(position, raw, None, b"", fault)
+
+
 def fold(state: State, arrivals: list[Arrival], known: Mapping[Key, Version]) -> Changes:
     """Apply a batch, in the order of the log; `known` holds each key of the batch that the log held before it."""
     batch = _Batch(state, known)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import archive
 import redis
 import screen
 from figures import QUICK, ROUNDS, p99_ms, ratio, show, show_waits
@@ -191,6 +192,8 @@ MEASUREMENTS: dict[str, Callable[[], None]] = {
     "batches": batches,
     "single": single,
     "post-to-tally": post_to_tally,
+    "archive-replay": lambda: archive.replaying(run),
+    "archive-room": lambda: archive.taking_room(run),
     **screen.MEASUREMENTS,
 }
 

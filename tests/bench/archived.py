@@ -15,8 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from schemas.vocabulary import Position, Side
-from services.archive.columns import table_of
 from services.simulator.fleet import FleetPlan, fleet
+from services.store.columns import table_of
 from services.store.contract import Entry
 
 SEGMENT = 100_000

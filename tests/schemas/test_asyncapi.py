@@ -121,11 +121,17 @@ def test_the_document_takes_what_the_projector_writes_into_the_feed(document: di
     assert [] == problems("Change", {"after": "0-0", "generation": "g1", "cells": json.dumps(cells)})
 
 
+def test_the_document_takes_an_entry_that_was_put_back() -> None:
+    assert [] == problems("LogEntry", LOG_ENTRIES[0] | {"by": "requeue/SI:1710385929000-0/ana.novak"})
+
+
 EVENT = json.loads(LOG_ENTRIES[0]["event"])
 BROKEN = {
     "no event": {"by": EVENT["source"]},
     "another field": LOG_ENTRIES[0] | {"priority": "1"},
     "a sender who is none": LOG_ENTRIES[0] | {"by": "SI-MP-07"},
+    "put back by nobody": LOG_ENTRIES[0] | {"by": "requeue/SI:1710385929000-0/"},
+    "put back from nowhere": LOG_ENTRIES[0] | {"by": "requeue/SI/ana"},
     "a side without a log": LOG_ENTRIES[0] | {"event": json.dumps(EVENT | {"side": "AT"})},
     "an unknown attribute": LOG_ENTRIES[0] | {"event": json.dumps(EVENT | {"officer": "x"})},
     "amends without revision": LOG_ENTRIES[0] | {"event": json.dumps(EVENT | {"amends": EVENT["id"]})},

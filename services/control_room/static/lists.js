@@ -213,16 +213,18 @@ export class Lists {
     const today = zone ? localDay(serverMs, zone) : "";
     const plan = view.operation ? planOf(room, view.operation) : null;
     const from = view.from || plan?.starts || `${(view.to || today).slice(0, 4)}-01-01`;
-    const to = view.to || (plan && plan.ends < today ? plan.ends : today);
-    const [now, before] = [
-      [from, to],
-      [yearBefore(from), yearBefore(to)],
-    ].map(([from, to]) => sums(room, { side: view.side, operation: "", from, to }).figures);
+    const planned = plan && (plan.ends < today || plan.starts > today);
+    const until = view.to || (planned ? plan.ends : today);
+    const to = until < from && !view.to ? from : until;
+    const lastYear = yearBefore(from, to);
+    const [now, before] = [[from, to], lastYear].map(
+      ([from, to]) => sums(room, { side: view.side, operation: "", from, to }).figures,
+    );
     const rows = MEASURES.filter((measure) => before[measure]);
     const heads = [
       words.say("measure"),
       number(words.days(from, to)),
-      number(words.days(yearBefore(from), yearBefore(to))),
+      number(words.days(...lastYear)),
       number(words.say("amended.change")),
     ];
     fill(
@@ -240,7 +242,7 @@ export class Lists {
           ],
         };
       }),
-      words.say("lastyear.none", { period: words.days(yearBefore(from), yearBefore(to)) }),
+      words.say("lastyear.none", { period: words.days(...lastYear) }),
     );
     write(find("#lastyear > p"), rows.length ? words.say("lastyear.note") : "");
   }

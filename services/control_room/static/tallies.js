@@ -1,4 +1,6 @@
-// What is known of the sides, and the sums that the screen shows. Pure: no page, no clock, no network.
+// What is known of the sides, and the sums that the screen shows. Pure: no page, no time, no network.
+
+import { dayAfter } from "./clock.js";
 
 const LATEST = 30; // as many as the server keeps; see also AMENDMENTS
 export const AMENDMENTS = 50;
@@ -32,7 +34,25 @@ export class Room {
     return true;
   }
 
-  /** Take in what a `heartbeat` or a `side` says of a side beside its tallies. The position is the tallies' own. */
+  /** Take in a `side`: the operations, and the devices that changed. */
+  plans({ side: name, operations, devices }) {
+    const side = this.sides.get(name);
+    if (!side) return;
+    const told = new Set(devices.map(({ unit, device }) => `${unit}/${device}`));
+    side.operations = operations;
+    side.devices = [...side.devices.filter(({ unit, device }) => !told.has(`${unit}/${device}`)), ...devices];
+  }
+
+  /** Let go of the hours that begin before a moment (epoch seconds): a wall is not loaded anew for months. */
+  forgetBefore(since) {
+    for (const { hours } of this.sides.values()) {
+      if (since <= hours.since) continue;
+      hours.since = since;
+      for (const text of Object.keys(hours.counts)) if (Number.parseInt(text) < since) delete hours.counts[text];
+    }
+  }
+
+  /** Take in what a `heartbeat` says of a side beside its tallies. The position is the tallies' own. */
   about({ side: name, position, ...facts }) {
     const side = this.sides.get(name);
     if (side) Object.assign(side, facts);
@@ -147,9 +167,13 @@ export function planOf(room, operation) {
   return { operation, name, starts, ends: ends.sort().at(-1), closed: plans.every(({ closed }) => closed) };
 }
 
-/** The days a year earlier; the 29th of February becomes the 28th. */
-export function yearBefore(day) {
-  return `${day.slice(0, 4) - 1}${day.slice(4)}`.replace("-02-29", "-02-28");
+/** The same days a year earlier. What ends with February does so in both years if it began with a month. */
+export function yearBefore(from, to) {
+  const year = (day) => day.slice(0, 4) - 1;
+  const leap = new Date(Date.UTC(year(to), 1, 29)).getUTCDate() === 29;
+  const whole = from.endsWith("-01") && /-02-2[89]$/.test(to) && dayAfter(to).endsWith("-03-01");
+  const [first, last] = [from, to].map((day) => `${year(day)}${day.slice(4)}`.replace("-02-29", "-02-28"));
+  return [first, whole && leap ? `${year(to)}-02-29` : last];
 }
 
 /** The digest of what the page itself holds, to compare with the server's; undefined where the browser offers none. */

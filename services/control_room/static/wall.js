@@ -3,7 +3,7 @@
 // writes how the link, the store, the projector and the sides are, frozen or not.
 
 import { drawHours } from "./charts.js";
-import { DELAYED_S, dayAfter, dayStart, health, localDay, ServerClock, Steady } from "./clock.js";
+import { DELAYED_S, dayAfter, dayStart, health, isDay, localDay, ServerClock, Steady } from "./clock.js";
 import { find, make, mark, replace, write } from "./dom.js";
 import { Figures } from "./figures.js";
 import { Lists } from "./lists.js";
@@ -15,6 +15,7 @@ const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
 const SPOKEN_MS = 30_000; // a screen reader hears the numbers at most so often
 const DAY_MS = 10_000; // how often the hours of a day that is over are asked for, while reports come
 const CHECKED_MS = 60_000; // how often the page computes the digest itself
+const [HOURS, HOUR_MS] = [25, 3_600_000]; // how many the page keeps: a day and the one that has begun
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
 const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
 const ICONS = { connecting: "◌", live: "●", delayed: "◐", lost: "✕", past: "◷", ended: "✕" };
@@ -67,7 +68,7 @@ stream?.addEventListener("change", ({ detail }) => {
   else stream.renew();
 });
 stream?.addEventListener("side", ({ detail }) => {
-  room.about(detail);
+  room.plans(detail);
   options();
   changed();
 });
@@ -79,6 +80,9 @@ stream?.addEventListener("ended", () => {
 });
 
 listen();
+const asked = new URLSearchParams(location.search);
+if (["from", "to"].some((name) => (asked.get(name) ?? "") !== view[name]))
+  history.replaceState(null, "", address({ from: view.from, to: view.to })); // what is no day: exports refuse it
 options();
 draw();
 tick();
@@ -91,7 +95,10 @@ function heartbeat({ now, first, sides, ...rest }) {
   if (lateMs > DELAYED_S * 1_000) stream.again(); // or it is this machine's clock that went ahead: the same helps
   ({ looked, trouble } = rest);
   lookedS = (Date.parse(now) - Date.parse(looked)) / 1000;
+  // Swapped in while this page was away: at the same position nothing is missing, and everything is another one.
+  if (sides.some(({ side, generation }) => room.sides.get(side)?.generation !== generation)) return stream.renew();
   for (const side of sides) room.about(side);
+  room.forgetBefore(Math.floor(Date.parse(now) / HOUR_MS - HOURS) * (HOUR_MS / 1000));
   const away = sides.filter(({ side, position }) => room.sides.get(side)?.position !== position);
   const ahead = away.map(({ side, position }) => `${side} ${position}`).join();
   // A heartbeat comes after the changes that it includes: one named twice that no change has brought is lost.
@@ -144,8 +151,12 @@ function draw() {
 
 /** The moment, in the server's time, at which the numbers were true. */
 function asOf() {
+  if (!past) return Date.parse(looked);
   const latest = Math.max(...Array.from(room.sides.values(), ({ position }) => Number.parseInt(position)));
-  return past ? latest : Date.parse(looked);
+  if (latest) return latest;
+  // Before the first report: there is no other time than the one that was asked for.
+  const [, ms] = /^(?:\w+:)?(\d+)-\d+(?:,|$)/.exec(snapshot.at) ?? [];
+  return Math.min(Number(ms ?? Date.parse(snapshot.at.replace(" ", "+"))) || 0, Date.parse(snapshot.now));
 }
 
 function hours(shown, serverMs) {
@@ -169,13 +180,13 @@ function hours(shown, serverMs) {
 
 /** A side with the hours of a day that is over: the snapshot has those of the last day only, the log has all. */
 function ofDay(day, side) {
-  const known = days.get(day) ?? { at: -Infinity, positions: "", sides: null };
+  const known = days.get(day) ?? { at: -Infinity, positions: "", sides: null, asking: false };
   const positions = Array.from(room.sides.values(), ({ position }) => position).join();
-  if (!past && known.positions !== positions && steady.now() - known.at > DAY_MS) {
-    days.set(day, Object.assign(known, { positions, at: steady.now() }));
+  if (!past && !known.asking && known.positions !== positions && steady.now() - known.at > DAY_MS) {
+    days.set(day, Object.assign(known, { positions, at: steady.now(), asking: true }));
     const failed = () => Object.assign(known, { positions: "" }); // asked for again when it is drawn again
     const taken = fetch(`/api/hours?day=${day}`).then((answer) => (answer.ok ? answer.json() : Promise.reject(answer)));
-    taken.then((sides) => { known.sides = sides; changed(); }, failed);
+    taken.then((sides) => { known.sides = sides; changed(); }, failed).finally(() => { known.asking = false; });
     setTimeout(changed, DAY_MS + 1_000); // reports of that day may have come meanwhile
   }
   const hours = known.sides?.[side.side];
@@ -203,7 +214,8 @@ function positions(shown, serverMs) {
   const plan = view.operation ? planOf(shown, view.operation) : null;
   write(find("#operation"), view.operation ? plan?.name || view.operation : words.say("operation.all"));
   mark(find("#operation"), { title: view.operation || undefined });
-  write(find("#day"), plan ? dayOf(plan, localDay(serverMs, zone)) : period());
+  // On a wall and on paper nothing else says that the numbers are of some days only.
+  write(find("#day"), [period(), plan && dayOf(plan, localDay(serverMs, zone))].filter(Boolean).join(" · "));
 }
 
 function dayOf(plan, today) {
@@ -228,7 +240,8 @@ function foot(shown) {
     if (!audit) return { text: `○ ${side} ${words.say("audit.none")}` };
     const at = words.time(Date.parse(audit.at), zone, { today: clock.now() });
     const title = words.say("audit.title", { digest: audit.digest });
-    return { text: `✓ ${side} ${words.say("audit.agreed")} ${audit.position}, ${at}`, title };
+    const text = `✓ ${side} ${words.say("audit.agreed")} ${audit.position}, ${at} · ${audit.digest.slice(0, 12)}`;
+    return { text, title };
   });
   const spans = () => audits.map(({ text, title }) => make("span", { title }, `${text} `));
   replace(find("#audit"), JSON.stringify(audits), spans);
@@ -375,6 +388,7 @@ function resume() {
 function toggled() {
   mark(find("#freeze"), { "aria-pressed": Boolean(frozen) });
   write(find("#freeze"), words.say(frozen ? "resume" : "freeze"));
+  options();
   tick();
 }
 
@@ -418,7 +432,8 @@ function failed() {
 
 function readAddress() {
   const of = new URLSearchParams(location.search);
-  const [operation, side, from, to] = ["operation", "side", "from", "to"].map((name) => of.get(name) ?? "");
+  const [operation, side] = ["operation", "side"].map((name) => of.get(name) ?? "");
+  const [from, to] = ["from", "to"].map((name) => of.get(name) ?? "").map((day) => (isDay(day) ? day : ""));
   return { operation, side, from, to, kiosk: of.get("kiosk") === "1" };
 }
 
@@ -446,13 +461,17 @@ function options() {
     for (const value of values) if (!known.includes(value)) select.add(make("option", { value }, value));
     if (select !== document.activeElement) select.value = view[name];
   }
-  for (const name of ["from", "to"]) form.elements[name].value = view[name];
+  for (const name of ["from", "to"])
+    if (form.elements[name] !== document.activeElement) form.elements[name].value = view[name];
   for (const link of document.querySelectorAll("a[data-set]")) {
     const [name, value] = link.dataset.set.split("=");
     mark(link, { href: address({ [name]: value }) });
   }
-  for (const link of document.querySelectorAll("a[data-export]"))
-    mark(link, { href: address({ download: link.dataset.export.endsWith(".json") ? "1" : "" }, link.dataset.export) });
+  const at = frozen && Array.from(frozen.room.sides.values(), ({ side, position }) => `${side}:${position}`).join();
+  for (const link of document.querySelectorAll("a[data-export]")) {
+    const download = link.dataset.export.endsWith(".json") ? "1" : "";
+    mark(link, { href: address({ download, ...(at && { at }) }, link.dataset.export) });
+  }
 }
 
 function listen() {
@@ -466,7 +485,8 @@ function listen() {
   };
   form.addEventListener("submit", go);
   form.addEventListener("change", (event) => {
-    if (event.target.name !== "at") go(event);
+    // A date that is typed is another one with each digit of its year: those on the way are no filters.
+    if (event.target.name !== "at" && form.checkValidity()) go(event);
   });
   addEventListener("popstate", moved);
   find("#freeze").hidden = past;

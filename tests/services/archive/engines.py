@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from schemas.vocabulary import Position, Side
-from services.archive.columns import table_of
 from services.archive.engine import Engine
 from services.runtime.settings import SideSettings, read_settings
+from services.store.columns import table_of
 from services.store.contract import Entry
 from services.tally.fold import State, arrive, fold
 from tests import given

@@ -17,10 +17,10 @@ from hypothesis import given as over
 from hypothesis import settings as hypothesis_settings
 
 from schemas.vocabulary import Position, Side
-from services.archive.columns import table_of
 from services.archive.engine import Engine, second_opinion
 from services.archive.views import VIEWS, documentation
 from services.runtime.settings import SideSettings
+from services.store.columns import table_of
 from services.tally.cells import local_day
 from services.tally.operations import coverage_by_section
 from tests.services.archive import engines

@@ -169,3 +169,28 @@ def test_as_of_is_refused_where_it_is_neither_position_nor_time(cli: Cli) -> Non
     outcome = cli("audit", "--as-of", "yesterday")
     assert (2, "") == (outcome.code, outcome.out)
     assert "--as-of 'yesterday'" in outcome.err
+
+
+def test_archive_and_stream_are_asked_as_one_log(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, tmp_path: Path
+) -> None:
+    logs = given.seeded_log(12, 200)
+    for side, entries in logs.items():
+        projectors.feed(client, prefix, side, entries[:150])
+    query = ("sql", "SELECT * FROM tallies ORDER BY ALL", "--format", "json")
+    assert 0 == cli("archive", DATA_DIR=str(tmp_path)).code
+    archived = list(tmp_path.rglob("*.parquet"))
+    assert 2 == len(archived)
+    for side, entries in logs.items():
+        projectors.feed(client, prefix, side, entries[150:])
+    count(server_url, prefix)
+    outcome = cli("audit", "--format", "json", DATA_DIR=str(tmp_path))
+    assert (0, True) == (outcome.code, outcome.json["fold_equals_sql"])
+    assert cli(*query).json == cli(*query, DATA_DIR=str(tmp_path)).json
+    early = cli("sql", "SELECT max(ms) AS ms FROM events WHERE seq < 90", "--format", "json").json[0]["ms"]
+    then = ("--as-of", f"{early}-20")
+    assert cli(*query, *then).json == cli(*query, *then, DATA_DIR=str(tmp_path)).json
+    archived[0].write_bytes(archived[0].read_bytes()[:-100])
+    broken = cli(*query, DATA_DIR=str(tmp_path))
+    assert (4, "") == (broken.code, broken.out)
+    assert "`fieldtally archive verify`" in broken.err

@@ -99,7 +99,15 @@ def test_each_row_of_a_csv_has_its_sides_position_and_the_digest() -> None:
     assert {"1", "2", "3", "4"} == {row["count"] for row in read}
 
 
-def test_a_csv_without_rows_still_has_its_head() -> None:
-    assert [*BY, "count", "position", "digest"] == as_csv(export(SNAPSHOT, Filters(side="AT"))).decode().strip().split(
-        ","
+def test_a_csv_says_where_each_side_stands_of_which_it_has_no_rows() -> None:
+    """Else nobody could tell at which positions the digest is true, nor nothing counted from nothing known."""
+    text = as_csv(export(SNAPSHOT, Filters(first=date(2024, 3, 16), last=date(2024, 3, 15)))).decode()
+    head = [*BY, "count", "position", "digest"]
+
+    assert [head, *([side, *[""] * 6, "0", at, "e" * 64] for side, at in (("SI", "5-0"), ("HR", "7-0")))] == list(
+        csv.reader(io.StringIO(text))
     )
+    of_one_side = list(csv.DictReader(io.StringIO(as_csv(export(SNAPSHOT, Filters(side="SI"))).decode())))
+    assert [("HR", "0", "7-0")] == [
+        (row["side"], row["count"], row["position"]) for row in of_one_side if row["side"] != "SI"
+    ]

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec.structs import replace
 
+from schemas.vocabulary import Side
 from services.control_room import app, routes, sessions
 from services.control_room import feed as module
 from services.control_room.room import RoomSide
 from services.control_room.words import words
+from services.replay.processes import rebuild_generations
+from services.replay.rebuild import Rebuilt
 from services.runtime.errors import UnreachableError
 from services.runtime.settings import Settings
 from tests import given, oracle
@@ -388,6 +392,31 @@ def test_what_a_generation_that_was_behind_catches_up_with_comes_change_by_chang
             room.assert_agrees(listener)
             assert ["generation"] == resets(listener)
             assert 3 == len(listener.named("change"))
+
+
+def test_a_rebuild_that_is_swapped_in_mends_what_is_shown(settings: Settings, client: redis.Redis) -> None:
+    """While the room runs: one reset, and the right numbers."""
+    cell = "SI||koper|2024-03-14|persons|SYR"
+    feed(client, settings.prefix, "SI", [given.entry(given.apprehension(id=1, persons={"SYR": 4}))])
+    project(settings)
+    client.hset(f"{{{settings.prefix}:SI}}:g1:tallies", cell, 77)
+    one_side = replace(settings, sides=settings.sides[:1])
+    with watched(settings, client) as room:
+        room.number = 1
+        room.wait_until_shown()
+        assert room.served.side().cells[cell] == 77
+        with room.browser.listening(room.browser.snapshot()["id"]) as listener:
+            rebuilt = rebuild_generations(one_side, str(settings.redis_url), swap=True)[Side("SI")]
+            assert isinstance(rebuilt, Rebuilt)
+            assert [(77, 4)] == [(found.live, found.rebuilt) for found in rebuilt.differences]
+            assert client.get(room.key("live")) == b"g2"
+            wait_for(lambda: resets(listener), what="the reset")
+            room.assert_agrees(listener)
+            assert room.served.side().cells[cell] == 4
+            room.record("SI")
+            room.assert_agrees(listener)
+            assert room.served.side().cells[cell] == 4 + 2
+            assert ["generation"] == resets(listener)
 
 
 def _copy_generation(room: Watched) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -110,6 +111,28 @@ def test_a_snapshot_that_is_known_is_not_sent_again(
     answer = auditor.get("/api/tallies", If_None_Match=tag)
     assert 200 == answer.status_code
     assert answer.json()["sides"][0]["cells"]
+
+
+def test_a_snapshot_is_compressed_once_for_all_who_ask(
+    room: Served, auditor: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a reset that is every screen at the same moment."""
+    compress, compressed = gzip.compress, []
+
+    def noted(raw: bytes, *how: int, **more: Any) -> bytes:
+        compressed.append(raw)
+        return compress(raw, *how, **more)
+
+    monkeypatch.setattr(gzip, "compress", noted)
+
+    def same() -> bool:
+        first, second = (auditor.get("/api/tallies", accept_encoding="gzip") for _ in range(2))
+        assert "gzip" == first.headers["content-encoding"]
+        assert room.side().position == first.json()["sides"][0]["position"]
+        return first.headers["etag"] == second.headers["etag"]
+
+    wait_for(same, what="two requests between two looks")
+    assert len(set(compressed)) == len(compressed)
 
 
 def test_the_last_event_id_wins_over_since(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -19,6 +19,7 @@ from services.replay.replay import Replay
 from services.runtime.errors import UnreachableError
 from services.runtime.settings import Settings
 from services.store.contract import Entry
+from services.store.log import RedisLog
 from services.tally.cells import cell_text
 from services.tally.digest import state_digest
 from tests import given, oracle
@@ -438,6 +439,25 @@ async def test_operations_and_devices_are_told_when_they_change(settings: Settin
 
 
 @asynchronous
+async def test_only_devices_that_changed_are_told(settings: Settings) -> None:
+    """Three hundred devices, told to two hundred screens every second, would be most of what the room does."""
+    async with one_side(settings) as side:
+        await side.room.load()
+        for number in (1, 2, 3):
+            await side.record(
+                *(given.apprehension(id=10 * number + n, reportno=number, device=f"d{n}") for n in (1, 2))
+            )
+            await side.follow()
+            await side.room.look()
+        await side.record(given.apprehension(id=99, reportno=4, device="d2"))
+        await side.follow()
+        await side.room.look()
+        told = [message for message in side.told if isinstance(message, SideMessage)]
+        assert [["d1", "d2"]] * 3 + [["d2"]] == [[one.device for one in message.devices] for message in told]
+        assert ["d1", "d2"] == [one.device for one in side.room.plans().devices]
+
+
+@asynchronous
 async def test_lag_and_last_heard_are_of_the_log_and_not_of_the_feed(settings: Settings) -> None:
     now = datetime.now(UTC)
     async with one_side(settings, now=now) as side:
@@ -464,6 +484,42 @@ async def test_the_last_audit_that_agreed_is_shown(settings: Settings) -> None:
         await side.client.set(side.keys.audit, msgspec.json.encode(audit))
         await side.room.look()
         assert audit == side.room.standing().audit
+
+
+@asynchronous
+async def test_the_hours_of_a_day_are_read_on_from_where_they_were_read_to(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A screen that shows a day long ago asks for it as long as reports come; the log since then may be long."""
+    random, entries, day = Random(SEED), given.seeded_log(SEED + 3, 200)["SI"], date(2024, 3, 14)
+    read, read_after = [], RedisLog.read_after
+
+    async def noted(log: RedisLog, after: Position, most: int, **more: Any) -> Any:
+        read.append(after)
+        return await read_after(log, after, most, **more)
+
+    async with one_side(settings) as side:
+        await side.room.load()
+        counted = []
+        while entries:
+            size = random.randint(20, 60)
+            await side.write(entries[:size])
+            await side.count()
+            del entries[:size]
+            before = side.room.position
+            await side.follow()
+            with monkeypatch.context() as patched:
+                patched.setattr(RedisLog, "read_after", noted)
+                read.clear()
+                hours = await side.room.hours_of(day)
+            assert not counted or [before] == read
+            other = side.new_room()
+            await other.load()
+            assert await other.hours_of(day) == hours
+            counted.append(len(hours.counts))
+        assert len(counted) > 2 and counted[-1]
+        await side.room.load()
+        assert await side.room.hours_of(day) == hours
 
 
 # The past

@@ -119,7 +119,8 @@ def test_a_viewer_of_one_side_gets_no_byte_of_the_other(
 def test_asking_for_the_other_side_shows_nothing_of_it(served: Served, viewer: Browser) -> None:
     hr = served.side("HR").position
     assert [] == viewer.get("/api/tallies.json?side=HR").json()["rows"]
-    assert 1 == len(viewer.get("/api/tallies.csv?side=HR&operation=HR-OP-2").text.splitlines())
+    (row,) = csv.DictReader(io.StringIO(viewer.get("/api/tallies.csv?side=HR&operation=HR-OP-2").text))
+    assert ("SI", "", "0") == (row["side"], row["measure"], row["count"])  # where the one side stands
     for path in (f"/api/tallies?at=HR:{hr}", f"/api/tallies.csv?at=HR:{hr}"):
         assert 400 == viewer.get(path).status_code
     both = viewer.get(f"/api/tallies?at=SI:{served.side().position},HR:{hr}")  # a link from one who sees more
@@ -221,6 +222,12 @@ def test_a_wrong_token_gets_the_page_again_which_says_so(served: Served) -> None
     assert "0" * 43 not in repr(served.lines)
 
 
+def test_the_address_of_a_refused_log_in_leads_back_to_the_page(served: Served) -> None:
+    with Browser(served.address) as browser:
+        answer = browser.get("/login")
+        assert (303, "/") == (answer.status_code, answer.headers["location"])
+
+
 @pytest.mark.parametrize(
     "onward",
     [
@@ -241,6 +248,45 @@ def test_a_log_in_leads_nowhere_else(served: Served, client: redis.Redis, settin
         assert location.startswith("/") and not read.startswith("//") and not parts.scheme and not parts.netloc
         assert location.isascii() and location.isprintable()
         assert 1 == len(answer.headers.get_list("set-cookie"))
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "https://other.example"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
+        {"Origin": "https://evil.example"},
+    ],
+)
+def test_no_other_site_logs_anybody_in_or_out(
+    served: Served, client: redis.Redis, settings: Settings, path: str, headers: dict[str, str]
+) -> None:
+    """Else a page elsewhere could put a wall on a token of its own, or take it off."""
+    token = enrolled(client, settings.prefix, "viewer")
+    with Browser(served.address) as browser:
+        answer = browser.send("POST", path, data={"token": token, "next": "/"}, headers=headers)
+        assert (403, "not-allowed") == (answer.status_code, answer.json()["code"])
+        assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "same-origin", "Origin": "null"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "null"},
+        {"Origin": "https://screen.example:8443", "Host": "screen.example:8443"},
+        {},
+    ],
+)
+def test_a_log_in_from_here_is_taken_however_the_browser_says_so(
+    served: Served, client: redis.Redis, settings: Settings, headers: dict[str, str]
+) -> None:
+    token = enrolled(client, settings.prefix, "viewer")
+    with Browser(served.address) as browser:
+        assert 303 == log_in(browser, token, **headers).status_code
 
 
 def test_a_log_in_has_a_bounded_body(served: Served, client: redis.Redis, settings: Settings) -> None:
@@ -406,14 +452,14 @@ def test_exports_say_where_they_are_true(served: Served, auditor: Browser) -> No
     assert "attachment" in answer.headers["content-disposition"]
     assert answer.headers["content-type"].startswith("text/csv")
     rows = list(csv.DictReader(io.StringIO(answer.text)))
-    assert {"1119", "2", "1"} == {row["count"] for row in rows}
-    assert {(served.side().position, auditor.snapshot()["digest"])} == {
-        (row["position"], row["digest"]) for row in rows
+    assert {"1119", "2", "1"} == {row["count"] for row in rows if row["measure"]}
+    assert {(side, served.side(side).position, auditor.snapshot()["digest"]) for side in WORDS} == {
+        (row["side"], row["position"], row["digest"]) for row in rows
     }
     document = auditor.get("/api/tallies.json?operation=SI-OP-1&from=2024-03-14&download=1").json()
     assert document["position"] == {side: served.side(side).position for side in WORDS}
     assert document["digest"] == auditor.snapshot()["digest"]
-    assert len(rows) == len(document["rows"])
+    assert len(rows) == len(document["rows"]) + 1  # and one that says where the side without any stands
     assert [] == auditor.get("/api/tallies.json?to=2024-03-13").json()["rows"]
 
 
@@ -501,14 +547,14 @@ def test_every_file_has_its_kind(served: Served) -> None:
     [
         "/nonsense", "/static/", "/static/none.js", "/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py",
         "/static/%2e%2e%2fapp.py", "/static/..\\app.py", "/static//etc/passwd", "/static/words/en.json", "/api",
-        "/api/", "/api/tallies.xml", "/static/wall.js%00", "/static/__init__.py", "/login/", "/.git/config", "/schema",
+        "/api/", "/api/tallies.xml", "/static/wall.js%00", "/static/__init__.py", "/.git/config", "/schema",
     ],
 )  # fmt: skip
 def test_what_there_is_not_is_not_found(served: Served, path: str) -> None:
     status, headers, body = raw(served.address, f"GET {path} HTTP/1.1")
-    assert status in (404, 405) if path == "/login/" else status == 404
+    assert 404 == status
     assert "application/problem+json" in headers
-    assert "not-found" in body or path == "/login/"
+    assert "not-found" in body
     assert "import" not in body
 
 
@@ -526,7 +572,7 @@ def raw(address: str, line: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/login"), ("GET", "/logout"), ("POST", "/"), ("DELETE", "/api/tallies"), ("POST", "/api/stream"),
+    [("DELETE", "/login"), ("GET", "/logout"), ("POST", "/"), ("DELETE", "/api/tallies"), ("POST", "/api/stream"),
      ("PUT", "/static/wall.js")],
 )  # fmt: skip
 def test_a_method_that_there_is_not_is_refused(viewer: Browser, method: str, path: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from schemas.screen import AMENDMENTS_MAX
+from tests import given
 from tests.screens import Walls, running_wall
 from tests.waiting import wait_for
 
@@ -196,6 +197,15 @@ def test_a_viewer_of_one_side_receives_no_byte_about_the_other(walls: Walls) -> 
     assert not re.search(r'"HR"|HR[:|]|HR-', one)
 
 
+def test_the_foot_says_where_when_and_with_which_digest_an_audit_agreed(walls: Walls) -> None:
+    found = {"position": "1710385929000-0", "digest": "0123456789abcdef" * 4, "at": "2024-03-14T03:12:09Z"}
+    walls.wall.client.set(walls.wall.key("HR", "audit"), json.dumps(found))
+    with walls.screen() as screen:
+        screen.open("?lang=en")
+        expected = "✓ HR rebuilt = live at 1710385929000-0, 14 Mar 2024 04:12:09 CET · 0123456789ab"
+        wait_for(lambda: expected in screen.text("#audit"), what="the audit")
+
+
 # The address is the view
 
 
@@ -230,6 +240,81 @@ def test_filters_write_the_address_and_the_address_restores_the_view(walls: Wall
             answer = screen.page.evaluate("(address) => fetch(address).then((answer) => answer.text())", address)
             assert "SYR" in answer
             assert "|SI|" not in answer
+
+
+@pytest.mark.parametrize("name", ["from", "to"])
+def test_a_date_may_be_typed_key_by_key(walls: Walls, name: str) -> None:
+    """Chromium tells of each year on the way: 0002, 0020, 0202, 2020; and of 20200 after one key too many."""
+    with walls.screen(locale="en-GB") as screen:
+        screen.open("?lang=en")
+        screen.page.locator(f"#filters [name={name}]").focus()
+        screen.page.keyboard.type("030320")  # the same day wherever the month stands
+        heard = screen.text("#devices")
+        walls.wall.apprehended("")
+        wait_for(lambda: screen.text("#devices") != heard, what="news that fills in the choices anew")
+        screen.page.keyboard.type("20")
+        assert "live" == screen.state
+        assert screen.page.url.endswith(f"/?lang=en&{name}=2020-03-03")
+        assert "3 Mar 2020" in screen.text("#day")
+        screen.page.locator(f"#filters [name={name}]").focus()
+        screen.page.keyboard.type("030320200")
+        screen.page.keyboard.press("Tab")
+        assert "live" == screen.state
+
+
+@pytest.mark.parametrize("day", ["yesterday", "2024-02-30", "0020-12-03", "20244-03-14", "2024-3-14"])
+def test_what_is_no_day_in_the_address_is_no_filter(walls: Walls, day: str) -> None:
+    operation = walls.wall.operation()
+    walls.wall.apprehended(operation, persons={"SYR": 3})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen:
+        screen.open(f"?operation={operation}&from={day}&to={day}&lang=en")
+        screen.wait_for_number("3")
+        assert ["", ""] == [screen.page.locator(f"#filters [name={name}]").input_value() for name in ("from", "to")]
+        address = screen.page.locator('[data-export$="csv"]').get_attribute("href")
+        assert f"/api/tallies.csv?operation={operation}&lang=en" == address
+
+
+def test_a_period_of_an_operation_is_said_where_there_are_no_filters(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen() as screen:
+        screen.open(f"?operation={operation}&from=2020-03-13&to=2020-03-14&kiosk=1&lang=en")
+        assert screen.text("#day").startswith("13 – 14 Mar 2020 · day 2 of 3")
+
+
+def test_whole_months_stay_whole_a_year_before(walls: Walls) -> None:
+    """The opening balance of January and February is counted on their last day, which a leap year has later."""
+    for last, number in (("2028-02-29", 5_000), ("2027-02-28", 300)):
+        head = walls.wall._head("SI", "", unit="SI-DESK", time=f"{last}T10:00:00Z")
+        totals = [{"measure": "persons", "count": number}]
+        balance = given.opening_balance(totals=totals, period_from=f"{last[:4]}-01-01", period_to=last, **head)
+        walls.wall.client.xadd(walls.wall.key("SI", "log"), {"event": balance})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen:
+        for period, before, persons in (
+            ("from=2029-01-01&to=2029-02-28", "1 Jan – 29 Feb 2028", "5,000"),
+            ("from=2028-02-01&to=2028-02-29", "1 – 28 Feb 2027", "300"),
+            ("from=2029-02-27&to=2029-02-28", "27 – 28 Feb 2028", "The log has nothing for"),
+        ):
+            screen.open(f"?{period}&side=SI&lang=en")
+            assert before in screen.text("#lastyear")
+            assert persons in screen.text("#lastyear")
+
+
+def test_an_operation_ahead_is_compared_with_the_days_of_its_plan(walls: Walls) -> None:
+    head = walls.wall._head("SI", "AHEAD", unit="SI-DESK")
+    walls.wall.post(given.operation_opened(starts="2038-05-01", ends="2038-05-03", **head), role="desk")
+    with walls.screen() as screen:
+        screen.open("?operation=AHEAD&lang=en")
+        wait_for(lambda: "starts 1 May 2038" in screen.text("#day"), what="the plan")
+        assert "The log has nothing for 1 – 3 May 2037." in screen.text("#lastyear")
+
+
+def test_before_the_first_report_the_past_is_as_of_the_time_that_was_asked_for(walls: Walls) -> None:
+    with walls.screen() as screen:
+        for at in ("2020-01-01T12:00:00%2B01:00", "1577876400000-0"):
+            screen.open(f"?at={at}&lang=en", "past")
+            assert screen.text("#asof").startswith("as of 1 Jan 2020 12:00:00 CET · SI 0-0")
 
 
 def test_the_past_is_marked_has_its_numbers_and_no_stream(walls: Walls) -> None:
@@ -269,6 +354,44 @@ def test_language_and_theme_change_and_the_rest_of_the_view_stays(walls: Walls) 
         assert light != screen.page.evaluate("getComputedStyle(document.body).backgroundColor")
 
 
+def test_the_hours_of_a_day_that_is_over_are_asked_for_once_at_a_time(walls: Walls) -> None:
+    """However long a large log takes to answer: requests that pile up would keep the server from everything else."""
+    asked: list[Any] = []
+    with walls.screen(may_fail=True) as screen:
+        screen.page.clock.install()
+        screen.page.route("**/api/hours*", lambda route: asked.append(route))  # noqa: PLW0108  # Playwright takes no method
+        screen.open("?to=2020-01-31&lang=en")
+        for _ in range(3):
+            before = screen.text("#asof")
+            walls.wall.apprehended("")
+            wait_for(lambda before=before: screen.text("#asof") != before, what="the change")  # type: ignore[misc]
+            screen.page.clock.run_for(12_000)
+        assert 1 == len(asked)
+        asked.pop().fulfill(status=503)
+        wait_for(lambda: screen.state and asked, what="another attempt after one that failed")
+
+
+def test_a_page_lets_go_of_hours_that_no_chart_shows_any_more(walls: Walls) -> None:
+    with walls.screen() as screen:
+        screen.open()
+        found = screen.page.evaluate(
+            """async () => {
+                const { Room, hourly } = await import("/static/tallies.js");
+                const side = { side: "SI", generation: "g1", cells: {}, hours: { since: 0, counts: {} } };
+                const room = new Room({ id: "", digest: "", sides: [{ ...side, latest: [], amendments: [] }] });
+                for (let hour = 0; hour < 1_000; hour += 1) {
+                    const hours = { [`${hour * 3_600}||koper|persons`]: 1 };
+                    room.change({ side: "SI", position: `${hour}-0`, generation: "g1", cells: {}, hours });
+                    room.forgetBefore((hour - 25) * 3_600);
+                }
+                const { hours } = room.sides.get("SI");
+                const shown = hourly(room.sides.get("SI"), {}, 1_000 * 3_600);
+                return [Object.keys(hours.counts).length, hours.since, shown.map(({ count }) => count)];
+            }"""
+        )
+        assert [26, 974 * 3_600, [1] * 24] == found
+
+
 # Standing still
 
 
@@ -289,6 +412,31 @@ def test_a_frozen_view_stands_still_says_so_and_goes_on_with_what_is_true(walls:
             _do(screen, back)
             screen.wait_for_number(str(before + 1))
             assert screen.page.locator("#frozen").is_hidden()
+
+
+def test_a_frozen_view_is_exported_as_it_stands(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    walls.wall.apprehended(operation, persons={"SYR": 3})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen, walls.screen() as beside:
+        for one in (screen, beside):
+            one.open(f"?operation={operation}&lang=en")
+            one.wait_for_number("3")
+        screen.page.keyboard.press("Space")
+        walls.wall.apprehended(operation, persons={"SYR": 4})
+        beside.wait_for_number("7")
+
+        def exported() -> dict[str, Any]:
+            address = screen.page.locator('[data-export$="json"]').get_attribute("href")
+            found: dict[str, Any] = screen.page.evaluate("(at) => fetch(at).then((answer) => answer.json())", address)
+            return found
+
+        frozen = exported()
+        assert [3] == [row["count"] for row in frozen["rows"] if row["measure"] == "persons"]
+        assert screen.page.locator("#digest details > code").text_content() == frozen["digest"]
+        assert screen.page.locator("#asof a").all_inner_texts() == list(frozen["position"].values())
+        screen.page.keyboard.press("Escape")
+        assert [7] == [row["count"] for row in exported()["rows"] if row["measure"] == "persons"]
 
 
 def _do(screen: Any, step: str) -> None:

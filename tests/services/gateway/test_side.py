@@ -48,6 +48,7 @@ class Log:
         self.known: dict[bytes, IndexEntry] = {}
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
         self.slow: asyncio.Event | None = None
+        self.live = ""
         self.glance: Glance | FieldtallyError = Glance("g1", START, 0, 0, {}, 0, None)
 
     async def take(self) -> Glance:
@@ -59,8 +60,10 @@ class Log:
             await slow.wait()
         return glance
 
-    async def look(self, _generation: str, _names: Sequence[bytes]) -> Known:
+    async def look(self, generation: str, _names: Sequence[bytes]) -> Known | None:
         """Know of what a test says: no projector runs here."""
+        if self.live not in ("", generation):
+            return None
         return Known(index=dict(self.known), amendments={}, length=len(self.entries))
 
     async def read_after(self, position: Position, count: int) -> list[Entry]:
@@ -418,3 +421,20 @@ async def test_no_reports_are_no_turn() -> None:
     log = Log()
     assert [] == await side_over(log).record([])
     assert [] == log.appends
+
+
+@asynchronous
+async def test_an_index_that_has_given_way_to_another_is_not_believed_to_know_nothing() -> None:
+    """A generation may be swapped and removed between two looks at the side."""
+    log = Log()
+    side = side_over(log)
+    await side.look()
+    position = Position("1-0")
+    log.entries[position] = one(1).canonical
+    log.known[one(1).key] = IndexEntry(position, 0, original_missing=False)
+    log.live = "g2"
+    log.glance = Glance("g2", position, 1, 0, {}, 1, None)
+    assert ["duplicate"] == statuses(await side.record([one(1)]))
+    assert 1 == len(log.entries)
+    assert side.seen
+    assert "g2" == side.seen.generation

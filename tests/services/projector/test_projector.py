@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec.structs import replace
 
+from schemas.vocabulary import Side
 from services.projector import app, follower
 from services.projector.app import Projector
+from services.replay.processes import rebuild_generations
+from services.replay.rebuild import Rebuilt
 from services.runtime.errors import DamagedLogError, UnreachableError
 from services.runtime.settings import Settings
 from services.store import connection, subscription
@@ -251,19 +255,22 @@ def test_a_server_that_is_away_at_the_start_is_told_to_the_caller(settings_for: 
 def test_an_error_inside_exec_stops_the_partition_for_good(
     settings: Settings, prefix: str, client: redis.Redis
 ) -> None:
-    """Redis does not roll back. Nothing more is applied, by this projector or the next, until the keys are deleted."""
+    """Redis does not roll back. Nothing more is applied, by this projector or the next, until it is rebuilt."""
     entries = seeded_log(SEED + 7, 100)["SI"]
     feed(client, prefix, "SI", [{b"event": b"junk"}, *entries])
     generation = f"{{{prefix}:SI}}:g1"
     client.set(f"{generation}:parked", "not a hash")
     for _ in range(2):
-        with pytest.raises(DamagedLogError, match=rf"no longer sound: HSET on .*parked.*delete .*{prefix}:SI.*:g1:"):
+        with pytest.raises(DamagedLogError, match=r"no longer sound: HSET on .*parked.*`fieldtally rebuild --swap`"):
             project(settings)
         assert client.hget(f"{generation}:checkpoint", "entries") == b"7"
     client.delete(f"{generation}:parked")  # which is not enough: it lacks what was not written
     with pytest.raises(DamagedLogError, match="no longer sound"):
         project(settings)
-    client.delete(f"{{{prefix}:SI}}:live", f"{{{prefix}:SI}}:changes", *client.keys(f"{{{prefix}:SI}}:g1:*"))
+    one_side = replace(settings, sides=settings.sides[:1])
+    rebuilt = rebuild_generations(one_side, str(settings.redis_url), swap=True)[Side("SI")]
+    assert isinstance(rebuilt, Rebuilt), rebuilt
+    assert "no longer sound" in rebuilt.problem
     project(settings)
     assert_counted(client, prefix, "SI")
 

@@ -7,13 +7,13 @@ byte 0x00 stands in its place, which no JSON text holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any, Final, TypeAlias
-from uuid import UUID
 
 import msgspec
-import pyarrow as pa  # type: ignore[import-untyped]  # it has none
+import numpy as np
+import pyarrow as pa
 
 from schemas.events import (
     TYPE_PREFIX,
@@ -31,9 +31,10 @@ from schemas.events import (
 )
 from schemas.vocabulary import Position, parse_source
 from services.store.contract import Entry
-from services.tally.fold import BY_FIELD, EVENT_FIELD, arrive
+from services.tally.fold import BY_FIELD, EVENT_FIELD, Arrival, arrive, arrive_again
 
 ID_MARK: Final = b"\x00"
+_DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
 _COUNTS: Final = pa.list_(pa.struct([("citizenship", pa.string()), ("count", pa.int64())]))
@@ -74,6 +75,20 @@ SCHEMA: Final = pa.schema(
 )
 """The columns in their order. All after `fault` are null where the entry is no event."""
 
+WORD_COLUMNS: Final = tuple(field.name for field in SCHEMA if pa.types.is_dictionary(field.type))
+"""The columns of few different values."""
+ENCODINGS: Final = {
+    "ms": "DELTA_BINARY_PACKED", "seq": "DELTA_BINARY_PACKED", "revision": "DELTA_BINARY_PACKED",
+    "time": "BYTE_STREAM_SPLIT", "reportno": "BYTE_STREAM_SPLIT",
+}  # fmt: skip
+"""How the columns of numbers are written: whichever took less space."""
+ENTRY_COLUMNS: Final = ("ms", "seq", "event", "by", "fields", "id")
+"""The columns that hold the entry itself."""
+
+ARRIVAL_COLUMNS: Final = ("ms", "seq", "event", "fields", "id", "amends")
+
+_fields: Final = msgspec.msgpack.Decoder(dict[bytes, bytes])
+
 _Row: TypeAlias = tuple[Any, ...]
 _NO_EVENT: Final = (None,) * (len(SCHEMA) - SCHEMA.get_field_index("fault") - 1)
 _SHORT: Final = {
@@ -88,23 +103,74 @@ def table_of(entries: Iterable[Entry]) -> pa.Table:
     return pa.table([_array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
-def entries_of(table: pa.Table) -> Iterator[Entry]:
-    """Return the entries that a table was made of."""
-    for batch in table.select(["ms", "seq", "event", "by", "fields", "id"]).to_batches():
-        for ms, seq, event, by, fields, ident in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            yield Entry(Position(f"{ms}-{seq}"), _fields(event, by, fields, ident))
+def entries_of(table: pa.Table | pa.RecordBatch) -> list[Entry]:
+    """Return the entries that a table was made of, in their order; `ENTRY_COLUMNS` are enough."""
+    entries = []
+    for batch in table.to_batches() if isinstance(table, pa.Table) else [table]:
+        ms, seq, event, by, packed, ident = (batch.column(name) for name in ENTRY_COLUMNS)
+        if isinstance(by, pa.DictionaryArray):
+            by = by.dictionary_decode()
+        columns = (column.to_pylist() for column in (ms, seq, event, by, packed))
+        for milliseconds, sequence, raw, sender, fields, text in zip(*columns, _texts(ident.storage), strict=True):
+            if fields is not None:
+                found = _fields.decode(fields)
+            elif raw is None:
+                found = {}
+            else:
+                found = {EVENT_FIELD: raw.replace(ID_MARK, text) if text else raw}
+            if sender is not None:
+                found[BY_FIELD] = sender
+            entries.append(Entry(Position(f"{milliseconds}-{sequence}"), found))
+    return entries
 
 
-def exact_bytes(event: bytes, ident: UUID | None) -> bytes:
-    """Return an event's own bytes from the columns `event` and `id`."""
-    return event if ident is None else event.replace(ID_MARK, str(ident).encode())
+def arrivals_of(batch: pa.RecordBatch) -> list[Arrival]:
+    """Return the entries that a table was made of as the fold takes them; `ARRIVAL_COLUMNS` are enough.
+
+    What was an event when the table was made is read as one again; of everything else it is found out anew.
+    """
+    ms, seq, event, packed, ident, amends = (batch.column(name) for name in ARRIVAL_COLUMNS)
+    keys, texts = _keys(ident.storage, amends.storage), _texts(ident.storage)
+    columns = (column.to_pylist() for column in (ms, seq, event, packed))
+    arrivals = []
+    for milliseconds, sequence, raw, fields, key, text in zip(*columns, keys, texts, strict=True):
+        position = Position(f"{milliseconds}-{sequence}")
+        if text and fields is None:
+            arrivals.append(arrive_again(position, raw.replace(ID_MARK, text), key))
+        elif fields is None:
+            arrivals.append(arrive(position, {} if raw is None else {EVENT_FIELD: raw}))
+        else:
+            arrivals.append(arrive(position, _fields.decode(fields)))
+    return arrivals
 
 
-def _fields(event: bytes | None, by: bytes | None, fields: bytes | None, ident: UUID | None) -> dict[bytes, bytes]:
-    if fields is not None:
-        return msgspec.msgpack.decode(fields, type=dict[bytes, bytes])
-    found = {} if event is None else {EVENT_FIELD: exact_bytes(event, ident)}
-    return found if by is None else found | {BY_FIELD: by}
+def _keys(idents: pa.FixedSizeBinaryArray, amends: pa.FixedSizeBinaryArray) -> list[bytes]:
+    """Return the key of each report; whatever stands there for what is none."""
+    raw = idents.buffers()[1].to_pybytes() if len(idents) else b""
+    first = idents.offset * 16
+    keys = [raw[start : start + 16] for start in range(first, first + len(idents) * 16, 16)]
+    if amends.null_count < len(amends):
+        keys = [amended or own for amended, own in zip(amends.to_pylist(), keys, strict=True)]
+    return keys
+
+
+def _texts(idents: pa.FixedSizeBinaryArray) -> list[bytes]:
+    """Return the text of each UUID, empty for none; all at once, since one by one takes longer than all the rest."""
+    count = len(idents)
+    if not count:
+        return []
+    raw = np.frombuffer(idents.buffers()[1], np.uint8)[idents.offset * 16 : (idents.offset + count) * 16]
+    digits = np.empty((count, 32), np.uint8)
+    digits[:, 0::2] = _DIGITS[raw >> 4].reshape(count, 16)
+    digits[:, 1::2] = _DIGITS[raw & 15].reshape(count, 16)
+    written = np.full((count, 36), ord("-"), np.uint8)
+    for place, first, length in ((0, 0, 8), (9, 8, 4), (14, 12, 4), (19, 16, 4), (24, 20, 12)):
+        written[:, place : place + length] = digits[:, first : first + length]
+    text = written.tobytes()
+    texts = [text[start : start + 36] for start in range(0, 36 * count, 36)]
+    if idents.null_count:
+        texts = [text if there else b"" for text, there in zip(texts, idents.is_valid().to_pylist(), strict=True)]
+    return texts
 
 
 def _row(entry: Entry) -> _Row:

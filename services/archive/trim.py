@@ -1,0 +1,62 @@
+"""Takes out of a side's stream what is archived and verified, counted, and older than a limit; nothing else, ever.
+
+Before a piece is taken out, the archive's copy is held against it, byte for byte. With each piece, in one transaction,
+the server notes how far it was trimmed and by which archive: whoever reads the log later needs that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from schemas.vocabulary import START, Position, order, preceding
+from services.archive.verify import verify_archive
+from services.archive.writer import writing
+from services.runtime.errors import DamagedLogError
+from services.store.contract import Trimmed
+from services.store.log import RedisLog
+from services.store.segments import Archive, DamagedArchiveError
+
+PIECE: Final = 4_096
+
+
+async def trim_log(
+    stream: RedisLog,
+    archive: Archive,
+    counted: Position,
+    before_ms: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Trim the stream up to `counted`, of what was received before a time (milliseconds); return how many entries went.
+
+    Raises:
+        DamagedArchiveError: the archive is not what was written; nothing more is taken out.
+        DamagedLogError: the stream holds something else than the archive.
+
+    """
+    with writing(archive.folder, archive.side):
+        archive.refresh()
+        verified = verify_archive(archive.folder, archive.side)
+        if verified.flaws:
+            flaw = verified.flaws[0]
+            raise DamagedArchiveError(f"{archive.folder / flaw.file}: {flaw.wrong}; nothing is trimmed")
+        last = min(archive.end, counted, key=order)
+        taken, position = 0, START
+        while True:
+            entries = [
+                entry
+                for entry in await stream.read_after(position, PIECE)
+                if order(entry.position) <= order(last) and order(entry.position)[0] < before_ms
+            ]
+            if not entries:
+                return taken
+            before = position if taken else preceding(entries[0].position)
+            if archive.read_after(before, len(entries)) != entries:
+                raise DamagedLogError(
+                    f"side {archive.side}: the stream and the archive differ between {entries[0].position} and "
+                    f"{entries[-1].position}; nothing from there on is trimmed"
+                )
+            position = entries[-1].position
+            await stream.trim(Trimmed(position, archive.manifest.entries, archive.manifest.head))
+            taken += len(entries)
+            on_progress(len(entries))

@@ -1,0 +1,201 @@
+"""`archive`, `archive list`, `archive verify` and `archive trim`: the log in files that never change."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import click
+from msgspec.structs import asdict, replace
+
+from schemas.vocabulary import Position
+from services.cli.command import command, group, run_async, settings
+from services.cli.output import Format, format_option, many, note, print_records, progress
+from services.cli.selectors import read_as_of
+from services.cli.server import log_extents, server_url
+from services.runtime.clock import now
+from services.runtime.errors import DamagedLogError, UsageError
+from services.runtime.forked import Advance, run_forked
+from services.runtime.settings import Settings, SideSettings
+from services.store.connection import Client, connect
+from services.store.keys import PartitionKeys
+from services.store.loading import load_fitting
+from services.store.segments import Segment, archive_folder, read_manifest
+from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import WholeLog, open_log
+
+Result = TypeVar("Result")
+
+WRITTEN_COLUMNS: Final = ("side", "segments", "entries", "to", "archived", "head")
+SEGMENT_COLUMNS: Final = ("side", "number", "file", "first", "last", "count", "size", "sha256", "previous")
+VERIFIED_COLUMNS: Final = ("side", "file", "verdict")
+TRIMMED_COLUMNS: Final = ("side", "trimmed", "left", "archived")
+_UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1)}
+
+
+@group("archive", "archive", "archive verify", "archive trim --older-than 90d", alone=True)
+@click.option("--until", metavar="POSITION|TIME", help="Archive up to here, instead of to where the log ends now.")
+@format_option()
+@click.pass_context
+def archive(context: click.Context, until: str | None, output_format: Format) -> None:
+    """Write the log into files that never change, and verify them.
+
+    Without a further word: archives what has been recorded since the last time, as Parquet segments in the data folder,
+    with a manifest that chains their hashes. Safe to interrupt, and to repeat. Everything that reads the log reads the
+    archive and the stream as one.
+    """
+    if context.invoked_subcommand is not None:
+        if until is not None:
+            raise UsageError("--until belongs to `fieldtally archive` alone")
+        return
+    chosen = settings()
+    last = read_as_of(until, "--until") if until is not None else None
+    with server_url(chosen) as url:
+        reached = replace(chosen, redis_url=url)
+        extents = run_async(log_extents(reached))
+        waiting = sum(extent.entries - extent.archived for extent in extents.values())
+        works = {str(side.side): partial(_write, reached, url, side, last) for side in chosen.sides}
+        written = run_forked(works, lambda: progress("archiving", waiting))
+    records = []
+    for side, segments in zip(chosen.sides, written, strict=True):
+        folder = archive_folder(chosen.archive_dir, chosen.prefix, side.side)
+        manifest = read_manifest(folder, side.side)
+        records.append(
+            {
+                "side": side.side, "segments": len(segments), "entries": sum(segment.count for segment in segments),
+                "to": manifest.end, "archived": manifest.entries, "head": manifest.head,
+            }
+        )  # fmt: skip
+    print_records(records, WRITTEN_COLUMNS, output_format, f"archived in {chosen.archive_dir}")
+
+
+@command("list", "archive list", "archive list --format json")
+@format_option()
+def list_segments(output_format: Format) -> None:
+    """Print the segments of the archive, as the manifest has them."""
+    chosen = settings()
+    records = [
+        asdict(segment)
+        for side in chosen.sides
+        for segment in read_manifest(archive_folder(chosen.archive_dir, chosen.prefix, side.side), side.side).segments
+    ]
+    print_records(records, SEGMENT_COLUMNS, output_format, f"segments in {chosen.archive_dir}")
+
+
+@command("verify", "archive verify", "archive verify --head 5f2c… --side SI", "archive verify --format json")
+@click.option("--head", metavar="HASH", help="A hash that the archive of the side ended with once, as you noted it.")
+@click.option("--side", metavar="SIDE", help="Only this side; needed with --head.")
+@format_option()
+def verify(head: str | None, side: str | None, output_format: Format) -> int:
+    """Verify that every file of the archive is as it was written; needs no server.
+
+    Names each segment that was altered, dropped, swapped, doubled or cut, and each altered line of the manifest.
+    Somebody who rewrites files and manifest together is found out only by a head that was kept elsewhere: give it with
+    --head.
+    Exit code 0: everything is as it was written; 4: it is not.
+    """
+    # DuckDB and PyArrow are for those who archive.
+    from services.archive.verify import archive_size, verify_archive  # noqa: PLC0415
+
+    chosen = settings()
+    if head is not None and (side is None or not re.fullmatch(r"[0-9a-f]{64}", head)):
+        raise UsageError("--head takes the 64 digits that `fieldtally archive` printed for a side, and needs --side")
+    sides = [chosen.side(side)] if side is not None else list(chosen.sides)
+    folders = {one.side: archive_folder(chosen.archive_dir, chosen.prefix, one.side) for one in sides}
+    with progress("verifying, bytes", sum(map(archive_size, folders.values()))) as advance:
+        verified = [verify_archive(folder, one, head, advance) for one, folder in folders.items()]
+    records: list[dict[str, Any]] = []
+    for one in verified:
+        broken = {flaw.file for flaw in one.flaws}
+        records += [
+            {"side": one.side, "file": segment.file, "verdict": "as written"}
+            for segment in one.manifest.segments
+            if segment.file not in broken
+        ]
+        records += [{"side": flaw.side, "file": flaw.file, "verdict": flaw.wrong} for flaw in one.flaws]
+    print_records(records, VERIFIED_COLUMNS, output_format, f"archive in {chosen.archive_dir}")
+    flaws = [flaw for one in verified for flaw in one.flaws]
+    for one in verified:
+        if not one.flaws:
+            count = many(one.manifest.entries, "entry", "entries")
+            note(f"{one.side}: {count} to {one.manifest.end} as written; head {one.manifest.head}")
+    if flaws:
+        note(f"{many(len(flaws), 'file')} not as written: restore from a copy, then verify again")
+    return DamagedLogError.exit_code if flaws else 0
+
+
+@command("trim", "archive trim --older-than 90d", "archive trim --older-than 36h --side SI")
+@click.option("--older-than", required=True, metavar="AGE", help="Such as 90d or 36h: since the time of receipt.")
+@click.option("--side", metavar="SIDE", help="Only this side.")
+@format_option()
+def trim(older_than: str, side: str | None, output_format: Format) -> None:
+    """Take out of Redis what is archived, verified, counted and older than a limit.
+
+    The archive is verified first, and each piece compared with it before it goes. Replays, amendments and duplicates of
+    old reports go on working: they are read from the archive, so gateway, projector and control room need its folder.
+    """
+    chosen = settings()
+    before_ms = int((now() - _age(older_than)).timestamp() * 1_000)
+    sides = [chosen.side(side)] if side is not None else list(chosen.sides)
+    with server_url(chosen) as url:
+        reached = replace(chosen, redis_url=url)
+        entries = sum(extent.length for extent in run_async(log_extents(reached)).values())
+        works = {str(one.side): partial(_trim, reached, url, one, before_ms) for one in sides}
+        taken = run_forked(works, lambda: progress("trimming", entries))
+        extents = run_async(log_extents(reached))
+    records = [
+        {
+            "side": one.side,
+            "trimmed": count,
+            "left": extents[one.side].length,
+            "archived": extents[one.side].archived,
+        }
+        for one, count in zip(sides, taken, strict=True)
+    ]
+    print_records(records, TRIMMED_COLUMNS, output_format, "trimmed")
+
+
+archive.add_command(list_segments)
+archive.add_command(verify)
+archive.add_command(trim)
+
+
+def _age(text: str) -> timedelta:
+    found = re.fullmatch(r"([0-9]{1,5})([dh])", text)
+    if not found:
+        raise UsageError(f"--older-than {text!r}: a number of days or hours, such as 90d or 36h")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _write(
+    chosen: Settings, url: str, side: SideSettings, until: Position | None, advance: Advance
+) -> Sequence[Segment]:
+    from services.archive.writer import archive_log  # noqa: PLC0415  # see verify
+
+    return asyncio.run(_on(chosen, url, side, lambda log, _: archive_log(log.stream, log.archive, until, advance)))
+
+
+def _trim(chosen: Settings, url: str, side: SideSettings, before_ms: int, advance: Advance) -> int:
+    from services.archive.trim import trim_log  # noqa: PLC0415  # see verify
+
+    async def work(log: WholeLog, client: Client) -> int:
+        store = RedisTallyStore(client, url, PartitionKeys(chosen.prefix, side.side))
+        counted = (await load_fitting(side, log, store)).checkpoint.position
+        return await trim_log(log.stream, log.archive, counted, before_ms, advance)
+
+    return asyncio.run(_on(chosen, url, side, work))
+
+
+async def _on(
+    chosen: Settings, url: str, side: SideSettings, work: Callable[[WholeLog, Client], Coroutine[Any, Any, Result]]
+) -> Result:
+    """Do a piece of work on a side's log, on a connection of its own."""
+    client = connect(url)
+    try:
+        return await work(open_log(client, url, PartitionKeys(chosen.prefix, side.side), chosen.archive_dir), client)
+    finally:
+        await client.aclose()

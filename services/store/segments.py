@@ -1,0 +1,273 @@
+"""The archive of one side's log, as it is read: immutable Parquet segments, and the manifest that chains them.
+
+A line of the manifest describes one segment and carries the SHA-256 of the line before, so whoever knows the hash of
+the last line (the head) knows that nothing before it was altered. By hand: `sed -n 1p manifest.ndjson | sha256sum`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from schemas.vocabulary import START, Position, Side, order
+from services.runtime.errors import DamagedLogError
+from services.store.contract import Entry
+from services.tally.fold import Arrival
+
+if TYPE_CHECKING:
+    from services.store.recurrence import Marks, Recurring
+    from services.store.segment_file import SegmentFile
+
+MANIFEST: Final = "manifest.ndjson"
+NO_LINE: Final = "0" * 64
+"""What the first line of a manifest carries in the place of a hash."""
+OPEN_FILES: Final = 8
+
+_json: Final = msgspec.json.Encoder()
+_file_name: Final = re.compile(r"[0-9]{6,12}\.parquet")
+
+
+_Read = TypeVar("_Read", Entry, Arrival)
+_Reading: TypeAlias = tuple[Position, Iterator[list[_Read]]] | None
+"""What goes on behind a position."""
+
+
+class DamagedArchiveError(DamagedLogError):
+    """The archive is not what was written. A person looks, with `fieldtally archive verify`."""
+
+
+class Segment(Struct, frozen=True, forbid_unknown_fields=True):
+    """A line of the manifest.
+
+    `count` entries from `first` to `last` stand in `file`; `before` entries stand in the segments before it. `size` is
+    in bytes, `previous` the SHA-256 of the line before, with its line feed.
+    """
+
+    number: int
+    file: str
+    side: Side
+    first: Position
+    last: Position
+    count: int
+    before: int
+    size: int
+    sha256: str
+    previous: str
+
+    def line(self) -> bytes:
+        """Return the line as it stands in the manifest."""
+        return _json.encode(self) + b"\n"
+
+
+_segment: Final = msgspec.json.Decoder(Segment)
+
+
+class Manifest(Struct, frozen=True):
+    """The segments in their order, and the SHA-256 of the last line."""
+
+    segments: tuple[Segment, ...] = ()
+    head: str = NO_LINE
+
+    @property
+    def end(self) -> Position:
+        """The last archived position."""
+        return self.segments[-1].last if self.segments else START
+
+    @property
+    def entries(self) -> int:
+        """How many entries are archived."""
+        return self.segments[-1].before + self.segments[-1].count if self.segments else 0
+
+    def with_segment(self, segment: Segment) -> Manifest:
+        """Return the manifest with one more line."""
+        return Manifest((*self.segments, segment), hashlib.sha256(segment.line()).hexdigest())
+
+    def hash_at(self, entries: int) -> str | None:
+        """Return the head as it was when the archive ended after so many entries; None if it never did."""
+        if not entries:
+            return NO_LINE
+        following = [*(segment.previous for segment in self.segments[1:]), self.head]
+        ends = (segment.before + segment.count for segment in self.segments)
+        return next((head for end, head in zip(ends, following, strict=False) if end == entries), None)
+
+    def encoded(self) -> bytes:
+        """Return the manifest as it stands in its file."""
+        return b"".join(segment.line() for segment in self.segments)
+
+
+def archive_folder(archive_dir: Path, prefix: str, side: Side) -> Path:
+    """Return where a side's archive is kept."""
+    return archive_dir / f"{prefix}-{side}"
+
+
+def read_manifest(folder: Path, side: Side) -> Manifest:
+    """Read a manifest and check its chain; an absent one is empty. DamagedArchiveError names file and line."""
+    path = folder / MANIFEST
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return Manifest()
+    except OSError as error:
+        raise DamagedArchiveError(f"{path}: {error.strerror or 'cannot be read'}") from error
+    manifest = Manifest()
+    for number, line in enumerate(lines, 1):
+        try:
+            segment = _segment.decode(line)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise DamagedArchiveError(f"{path}, line {number}: not what Fieldtally writes; restore the file") from error
+        if wrong := _wrong(manifest, segment, side, number, line):
+            raise DamagedArchiveError(f"{path}, line {number}: {wrong}; restore the file")
+        manifest = manifest.with_segment(segment)
+    return manifest
+
+
+def _wrong(before: Manifest, segment: Segment, side: Side, number: int, line: bytes) -> str:
+    """Say why a line cannot follow the lines before it; the empty string if it can."""
+    if segment.line() != line:
+        return "altered: not as Fieldtally writes it"
+    if segment.previous != before.head:
+        return f"altered, or the line before it: it carries the hash {segment.previous[:12]}…, not {before.head[:12]}…"
+    if segment.number != number or not _file_name.fullmatch(segment.file):
+        return f"describes segment {segment.number} in {segment.file[:40]!r}"
+    if segment.side != side:
+        return f"of side {segment.side}"
+    if segment.before != before.entries or segment.count < 1:
+        return f"says that {segment.before:,} entries come before it, but there are {before.entries:,}"
+    if not order(before.end) < order(segment.first) <= order(segment.last):
+        return f"reaches from {segment.first} to {segment.last}, after {before.end}"
+    return ""
+
+
+class Archive:
+    """Reads one side's archive. Whoever reads notices what is archived meanwhile; nothing is ever taken away.
+
+    DamagedArchiveError, from every method, if it is not what was archived.
+    """
+
+    def __init__(self, folder: Path, side: Side) -> None:
+        self.folder = folder
+        self.side = side
+        self.manifest = Manifest()
+        self._seen: tuple[int, int, int] | None = None
+        self._reading = threading.Lock()
+        self._open = lru_cache(OPEN_FILES)(self._opened)
+        self._entries: _Reading[Entry] = None
+        self._arrivals: _Reading[Arrival] = None
+
+    @property
+    def end(self) -> Position:
+        """The last archived position."""
+        return self.manifest.end
+
+    def refresh(self) -> bool:
+        """Take in what was archived since; return whether anything was."""
+        path = self.folder / MANIFEST
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            seen = None
+        except OSError as error:
+            raise DamagedArchiveError(f"{path}: {error.strerror or 'cannot be read'}") from error
+        else:
+            seen = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if seen == self._seen:
+            return False
+        with self._reading:
+            self.manifest, self._seen = read_manifest(self.folder, self.side), seen
+            self._entries = self._arrivals = None
+            self._open.cache_clear()
+        return True
+
+    def read_after(self, position: Position, count: int) -> list[Entry]:
+        """Return up to `count` archived entries after a position, in order. Reading on from where one was is fast."""
+        with self._reading:
+            goes_on, self._entries = self._entries, None
+            pieces = goes_on[1] if goes_on and goes_on[0] == position else self._pieces(position, "after")
+            found, self._entries = _first(pieces, count)
+            return found
+
+    def read_arrivals(self, position: Position, count: int) -> list[Arrival]:
+        """Return up to `count` archived entries after a position, as the fold takes them."""
+        with self._reading:
+            goes_on, self._arrivals = self._arrivals, None
+            pieces = goes_on[1] if goes_on and goes_on[0] == position else self._pieces(position, "arrivals_after")
+            found, self._arrivals = _first(pieces, count)
+            return found
+
+    def read_before(self, position: Position, count: int) -> list[Entry]:
+        """Return up to `count` archived entries at and before a position, the newest first."""
+        found: list[Entry] = []
+        with self._reading:
+            for segment in reversed(self.manifest.segments):
+                if order(segment.first) > order(position):
+                    continue
+                for entries in self._open(segment).before(position):
+                    found += entries
+                    if len(found) >= count:
+                        return found[:count]
+        return found
+
+    def read_at(self, positions: Sequence[Position]) -> list[Entry | None]:
+        """Return the archived entries at these positions, None for each that is not there."""
+        segments = self.manifest.segments
+        wanted: dict[Segment, list[Position]] = {}
+        for position in dict.fromkeys(positions):
+            place = order(position)
+            index = bisect_right(segments, place, key=lambda segment: order(segment.first)) - 1
+            if index >= 0 and place <= order(segments[index].last):
+                wanted.setdefault(segments[index], []).append(position)
+        with self._reading:
+            found = {entry.position: entry for segment in wanted for entry in self._open(segment).at(wanted[segment])}
+        return [found.get(position) for position in positions]
+
+    def recurring(self, last: Position, later: Sequence[Marks] = ()) -> Recurring:
+        """Find which reports come again up to a position, among those archived and the marks of later ones."""
+        from services.store.recurrence import find_recurring  # noqa: PLC0415  # see `_opened`
+
+        segments = [segment for segment in self.manifest.segments if order(segment.first) <= order(last)]
+
+        def read() -> Iterator[Marks]:
+            for segment in segments:
+                yield from self._open(segment).marks()
+            yield from later
+
+        with self._reading:
+            return find_recurring(read, sum(segment.count for segment in segments) + sum(map(len, later)), last)
+
+    def paths(self, until: Position | None = None) -> list[Path]:
+        """Return the files that hold the entries up to a position, or all; the last may hold more."""
+        return [
+            self.folder / segment.file
+            for segment in self.manifest.segments
+            if until is None or order(segment.first) <= order(until)
+        ]
+
+    def _pieces(self, position: Position, way: str) -> Iterator[list[Any]]:
+        for segment in self.manifest.segments:
+            if order(segment.last) > order(position):
+                yield from getattr(self._open(segment), way)(position)
+
+    def _opened(self, segment: Segment) -> SegmentFile:
+        # 70 MB and a tenth of a second that a log without an archive does not need.
+        from services.store.segment_file import SegmentFile  # noqa: PLC0415
+
+        return SegmentFile(self.folder / segment.file, segment)
+
+
+def _first(pieces: Iterator[list[_Read]], count: int) -> tuple[list[_Read], _Reading[_Read]]:
+    """Return the first `count` of what comes in pieces, and what goes on behind them."""
+    found = next(pieces, [])
+    if len(found) > count:
+        pieces = chain([found[count:]], pieces)
+        found = found[:count]
+    return found, (found[-1].position, pieces) if found else None
