@@ -183,10 +183,10 @@ def sql_json_sums(_url: str, folder: str) -> dict[str, float]:
             engine.connection.execute(
                 f"""
                 INSERT INTO internal.rest_{side.side}
-                SELECT row_number() OVER () AS ms, 0 AS seq, NULL, NULL, NULL, NULL, id, amends, coalesce(revision, 0), split_part(type, '.', 3), side, split_part(source, '/', 3),
-                    split_part(source, '/', 4), reportno, coalesce(subject, ''), time, coalesce(data.section, ''),
-                    data."case", data.opens_case, data.persons, data.smugglers, data.smuggled_persons, data.remanded,
-                    NULL, NULL, NULL, data.reason
+                SELECT row_number() OVER () AS ms, 0 AS seq, NULL, NULL, NULL, NULL, id, amends, coalesce(revision, 0),
+                    split_part(type, '.', 3), side, split_part(source, '/', 3), split_part(source, '/', 4), reportno,
+                    coalesce(subject, ''), time, coalesce(data.section, ''), data."case", data.opens_case,
+                    data.persons, data.smugglers, data.smuggled_persons, data.remanded, NULL, NULL, NULL, data.reason
                 FROM read_json('{folder}/{side.side}.ndjson', format = 'newline_delimited')"""  # noqa: S608  # our path
             )
         engine.complete()
