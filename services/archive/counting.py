@@ -60,8 +60,11 @@ def in_force(side: Side, stop: Position | None = None) -> str:
 
 def cells(side: Side, stop: Position | None = None) -> str:
     """Return the cells with their counts: operation, section, day, measure, citizenship, count."""
-    rows = f"{_INCIDENTS} UNION ALL {_PERSONS} UNION ALL {_CASES} UNION ALL {_BALANCES}"
-    return f"WITH in_force AS NOT MATERIALIZED ({in_force(side, stop)}), parts AS ({rows}) {_SUM}"
+    rows = f"{_INCIDENTS} UNION ALL {_PERSONS} UNION ALL {_REPORTS} UNION ALL {_CASES} UNION ALL {_BALANCES}"
+    return (
+        f"WITH in_force AS NOT MATERIALIZED ({in_force(side, stop)}), apprehended AS MATERIALIZED ({_APPREHENDED}), "
+        f"parts AS ({rows}) {_SUM}"
+    )
 
 
 def until(stop: Position | None) -> str:
@@ -81,21 +84,23 @@ _SUM: Final = (
     "SELECT operation, section, day, measure, citizenship, sum(count)::BIGINT AS count FROM parts GROUP BY ALL "
     "HAVING sum(count) <> 0"
 )
-_INCIDENTS: Final = """
-    SELECT operation, section, day, measure, '' AS citizenship, count(*) AS count
+# Nearly every report is an apprehension: incidents and persons are read together. Of the rows of one incident the first
+# has a 1 beside it, the others nothing.
+_APPREHENDED: Final = """
+    SELECT operation, section, day, part.citizenship, sum(part.count) AS persons, sum(incident) AS incidents
     FROM (
-        SELECT operation, section, day, CASE type
-            WHEN 'apprehension' THEN 'apprehensions'
-            WHEN 'nil-report' THEN 'nil_reports'
-            WHEN 'smuggler-arrest' THEN CASE WHEN opens_case THEN 'smuggling_cases' END
-            END AS measure
-        FROM in_force
+        SELECT operation, section, day, unnest(persons) AS part, unnest([1]) AS incident
+        FROM in_force WHERE type = 'apprehension'
     )
-    WHERE measure IS NOT NULL GROUP BY ALL"""
-_PERSONS: Final = """
-    SELECT operation, section, day, 'persons' AS measure, part.citizenship, sum(part.count) AS count
-    FROM (SELECT operation, section, day, unnest(persons) AS part FROM in_force WHERE type = 'apprehension')
     GROUP BY ALL"""
+_INCIDENTS: Final = """
+    SELECT operation, section, day, 'apprehensions' AS measure, '' AS citizenship, sum(incidents) AS count
+    FROM apprehended GROUP BY ALL"""
+_PERSONS: Final = "SELECT operation, section, day, 'persons' AS measure, citizenship, persons AS count FROM apprehended"
+_REPORTS: Final = """
+    SELECT operation, section, day, if(type = 'nil-report', 'nil_reports', 'smuggling_cases') AS measure,
+        '' AS citizenship, count(*) AS count
+    FROM in_force WHERE type = 'nil-report' OR (type = 'smuggler-arrest' AND opens_case) GROUP BY ALL"""
 # Three lists of a few events: read together, since each reading costs more than the lists.
 _CASES: Final = """
     SELECT operation, section, day, measure, part.citizenship, sum(part.count) AS count
