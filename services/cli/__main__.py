@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "replay": "tallies:replay",
     "archive": "archive:archive",
     "audit": "audit:audit",
+    "sql": "sql:sql",
     "rebuild": "rebuild:rebuild",
     "stats": "stats:stats",
     "events": "events:events",

@@ -1,19 +1,20 @@
-"""`audit`: live against rebuilt, and published figures against rebuilt."""
+"""`audit`: live against rebuilt, the fold against SQL, and published figures against rebuilt."""
 
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import click
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.claims import Claim, Claims, Relation, decode_claims
 from schemas.screen import AuditShown
-from schemas.vocabulary import UNITS
+from schemas.vocabulary import UNITS, Position, order
 from services.cli.command import FileName, command, run_async, settings
 from services.cli.output import (
     Figure,
@@ -26,43 +27,65 @@ from services.cli.output import (
     printable,
     progress,
 )
-from services.cli.selectors import read_value
+from services.cli.selectors import read_as_of, read_value
 from services.cli.server import SideStore, log_extents, server_url, side_stores
-from services.replay.audit import Live, Verdict, compare, read_live
-from services.replay.processes import replay_sides
+from services.replay.audit import Live, Verdict, compare, read_live, terms
+from services.replay.processes import histories_of_sides, replay_sides
 from services.runtime.clock import now
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
 from services.tally.cells import cell_text
 from services.tally.compare import Finding, unknown_dimension
+from services.tally.fold import State
 from services.tally.rollup import DIMENSIONS, Dimension
 
+if TYPE_CHECKING:
+    from services.archive.look import Item
+    from services.cli.differences import Parted
+
 CLAIM_COLUMNS: Final = ("verdict", "measure", "published", "rebuilt", "text")
-_CELL_PARTS: Final = ("side", "operation", "section", "day", "measure", "citizenship")
 SIGNS: Final[dict[Relation, str]] = {
     "equals": "", "more_than": "> ", "at_least": ">= ", "less_than": "< ", "at_most": "<= "
 }  # fmt: skip
 
 
-@command("audit", "audit", "audit --claims release.toml", "audit --claims release.toml --format json")
+class Audit(Struct, frozen=True):
+    """An audit's verdict, what explains each difference, and what deserves a look all the same."""
+
+    verdict: Verdict
+    parted: list[Parted]
+    look_at: list[Item]
+
+
+@command(
+    "audit",
+    "audit",
+    "audit --claims release.toml",
+    "audit --claims release.toml --as-of 2024-03-15T12:00:00+01:00 --format json",
+)
 @click.option(
     "--claims", "claims_file", type=FileName(), metavar="FILE.toml", help="Published figures to hold against the log."
 )
+@click.option(
+    "--as-of", "as_of", metavar="POSITION|TIME", help="Audit what was recorded by this position or time of receipt."
+)
 @format_option("table", "json")
-def audit(claims_file: str | None, output_format: Format) -> int:
+def audit(claims_file: str | None, as_of: str | None, output_format: Format) -> int:
     """Rebuild the tallies from the log, and compare.
 
-    They are compared with the live ones, cell by cell, and with the published figures of a claims file.
+    They are compared with the live ones, cell by cell, where those stand; with what an independent engine counts in
+    SQL; and with the published figures of a claims file. Of each difference it names the cells, the first position from
+    which on they differ, and the events behind them. What deserves a look although nothing differs is listed, too.
     Exit code 0: everything agrees; 1: differences were found.
     """
     chosen = settings()
     claims = read_claims(chosen, claims_file) if claims_file is not None else None
-    verdict = audited(chosen, claims)
+    found = audited(chosen, claims, read_as_of(as_of) if as_of is not None else None)
     if output_format == "json":
-        print(msgspec.json.format(msgspec.json.encode(as_json(verdict)), indent=2).decode())
+        print(msgspec.json.format(msgspec.json.encode(as_json(found)), indent=2).decode())
     else:
-        print_verdict(verdict, claims)
-    return 0 if verdict.clean else 1
+        print_verdict(found.verdict, claims, found.parted, found.look_at)
+    return 0 if found.verdict.clean else 1
 
 
 def read_claims(chosen: Settings, path: str) -> Claims:
@@ -94,17 +117,68 @@ def read_claims(chosen: Settings, path: str) -> Claims:
     return claims
 
 
-def audited(chosen: Settings, claims: Claims | None) -> Verdict:
+def audited(chosen: Settings, claims: Claims | None, as_of: Position | None = None) -> Audit:
     """Audit every side, with a progress bar."""
     with server_url(chosen) as url:
         lives = run_async(_lives(replace(chosen, redis_url=url)))
         entries = sum(extent.entries for extent in run_async(log_extents(replace(chosen, redis_url=url))).values())
-        stops = {live.side.side: [live.position, live.log_end] for live in lives}
+        ends = {live.side.side: _earlier(live.log_end, as_of) for live in lives}
+        stops = {live.side.side: sorted([live.position, ends[live.side.side]], key=order) for live in lives}
         states = replay_sides(chosen, url, stops, lambda: progress("auditing", entries))
-        rebuilt = [(at_live, at_end) for at_live, at_end in states.values()]
-        verdict = compare(lives, rebuilt, claims.claims if claims else ())
+        rebuilt = []
+        for live, replayed in zip(lives, states.values(), strict=True):
+            first, last = replayed
+            at_live = first if live.position == stops[live.side.side][0] else last
+            rebuilt.append((at_live, last if at_live is first else first))
+
+        # Only now: these start threads, and what has threads must not be forked, as a replay is.
+        from services.archive.engine import second_opinion  # noqa: PLC0415
+        from services.archive.look import look_at  # noqa: PLC0415
+        from services.cli.differences import Question, explain_all  # noqa: PLC0415
+        from services.cli.second import second_engine  # noqa: PLC0415
+
+        with second_engine(chosen, url, ends, entries) as engine:
+            second = {side: second_opinion(engine, side) for side in ends}
+            verdict = compare(lives, rebuilt, claims.claims if claims else (), second)
+            failed = [
+                (claim, finding)
+                for claim, finding in (_by_claim(verdict.findings, claims) if claims else ())
+                if finding.verdict == "different"
+            ]
+            parted = []
+            if verdict.differences or verdict.disagreements or failed:
+                question = Question(
+                    verdict, lives, ends, failed, terms(chosen.sides, [at_end for _, at_end in rebuilt])
+                )
+                furthest = {side: both[-1] for side, both in stops.items()}
+                histories = histories_of_sides(
+                    chosen, url, furthest, question.watched(), lambda: progress("looking where they part", entries)
+                )
+                parted = explain_all(question, histories, engine)
+            looked = [*look_at(engine), *missing_numbers([at_end for _, at_end in rebuilt])]
         run_async(_note(replace(chosen, redis_url=url), verdict))
-        return verdict
+        return Audit(verdict, parted, looked)
+
+
+def _earlier(end: Position, as_of: Position | None) -> Position:
+    return end if as_of is None or order(end) <= order(as_of) else as_of
+
+
+def missing_numbers(states: Iterable[State]) -> list[Item]:
+    """Return an item for each device of which report numbers are missing."""
+    from services.archive.look import Item, limited  # noqa: PLC0415  # see `audited`
+
+    items = []
+    for state in states:
+        for device, numbers in sorted(state.devices.items()):
+            if numbers.missing:
+                ranges = ", ".join(
+                    str(first) if first == last else f"{first}–{last}" for first, last in numbers.missing[:5]
+                )
+                more = f" and {len(numbers.missing) - 5:,} more ranges" if len(numbers.missing) > 5 else ""
+                text = f"{device}: {ranges}{more} missing of {numbers.highest:,}"
+                items.append(Item("missing-numbers", state.side, [f"{state.side}:{numbers.last_position}"], text))
+    return limited("missing-numbers", items)
 
 
 async def _note(chosen: Settings, verdict: Verdict) -> None:
@@ -126,27 +200,26 @@ async def _lives(chosen: Settings) -> list[Live]:
         return [await read_live(store.side, store.log, store.store) for store in stores]
 
 
-def as_json(verdict: Verdict) -> dict[str, object]:
-    """Return the audit as the one object of DESIGN section 9; where live and rebuilt differ, with the cells that do."""
-    found: dict[str, object] = {
+def as_json(found: Audit) -> dict[str, object]:
+    """Return the audit as the one object of DESIGN section 9, with what explains it beside the contract's members."""
+    verdict = found.verdict
+    return {
         "position": verdict.position,
         "digest": verdict.digest,
         "live_equals_rebuilt": verdict.live_equals_rebuilt,
         "claims": verdict.findings,
-    }
-    if verdict.live_equals_rebuilt:
-        return found
-    return found | {
         "live_position": verdict.live_position,
-        "differences": [
-            dict(zip(_CELL_PARTS, row.cell, strict=True)) | {"live": row.live, "rebuilt": row.rebuilt}
-            for row in verdict.differences
-        ],
+        "fold_equals_sql": verdict.fold_equals_sql,
+        "differences": found.parted,
+        "look_at": found.look_at,
     }
 
 
-def print_verdict(verdict: Verdict, claims: Claims | None) -> None:
-    """Print the audit for a person."""
+def print_verdict(
+    verdict: Verdict, claims: Claims | None, parted: Iterable[Parted] = (), look_at: Sequence[Item] = ()
+) -> None:
+    """Print the audit for a person: what was compared, what deserves a look, and last what became of the claims."""
+    explained = {kind: [one for one in parted if one.kind == kind] for kind in ("live", "sql", "claim")}
     if verdict.live_equals_rebuilt:
         at = ", ".join(f"{side} {position}" for side, position in verdict.live_position.items())
         print(f"live equals rebuilt: every cell agrees at {at}")
@@ -154,12 +227,29 @@ def print_verdict(verdict: Verdict, claims: Claims | None) -> None:
         rows = [{"cell": cell_text(row.cell), "live": row.live, "rebuilt": row.rebuilt} for row in verdict.differences]
         print_records(rows, ("cell", "live", "rebuilt"), "table", "live and rebuilt differ")
         note("`fieldtally rebuild --swap` makes the live tallies anew from the log")
+        for one in explained["live"]:
+            print_explained(one)
+    if verdict.fold_equals_sql:
+        at = ", ".join(f"{side} {position}" for side, position in verdict.position.items())
+        print(f"fold equals SQL: every cell agrees at {at}")
+    elif verdict.disagreements:
+        rows = [{"cell": cell_text(row.cell), "fold": row.fold, "sql": row.sql} for row in verdict.disagreements]
+        print_records(rows, ("cell", "fold", "sql"), "table", "fold and SQL differ")
+        for one in explained["sql"]:
+            print_explained(one)
     for side, entries in verdict.entries_behind.items():
         if entries:
             behind = many(entries, "entry", "entries")
             note(f"side {side}: {behind} not in the live tallies yet; is the projector running?")
     print(f"rebuilt: position {', '.join(f'{side} {at}' for side, at in verdict.position.items())}")
     print(f"rebuilt: digest {verdict.digest}")
+    if look_at:
+        print()
+        print_table(
+            [{"kind": item.kind, "what": item.text, "where": ", ".join(item.positions[:3])} for item in look_at],
+            ("kind", "what", "where"),
+            "worth a look",
+        )
     if claims:
         paired = list(_by_claim(verdict.findings, claims))
         print()
@@ -168,8 +258,21 @@ def print_verdict(verdict: Verdict, claims: Claims | None) -> None:
         print()
         found = [(claim, finding) for claim, finding in paired if finding.verdict != "confirmed"]
         print(f"{len(paired) - len(found)} confirmed, {len(found)} not:" if found else "all confirmed")
+        explanations = iter(explained["claim"])
         for claim, finding in found:
             print(printable(f"- {explain(claim, finding)}"))
+            if finding.verdict == "different" and (explanation := next(explanations, None)):
+                print_explained(explanation)
+
+
+def print_explained(one: Parted) -> None:
+    """Print where a difference begins, and the events behind it."""
+    print(printable(f"  {one.text}"))
+    for event in one.events:
+        version = f", revision {event.revision}" if event.revision else ""
+        print(f"    {event.side} {event.position}  {event.type}{version}  {event.id}")
+    if one.events_in_all > len(one.events):
+        print(f"    and {one.events_in_all - len(one.events):,} more events")
 
 
 def explain(claim: Claim, finding: Finding) -> str:

@@ -114,6 +114,7 @@ def print_table(records: Sequence[Record], columns: Sequence[str], title: str = 
     if not records:
         Console(highlight=False).print(f"{title}: nothing" if title else "nothing", markup=False)
         return
+    sys.stdout.flush()  # of what stands there already: if its reader has left, rich would end the program with 1
     print(table_text(records, columns, Console(), title))
 
 

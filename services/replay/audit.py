@@ -1,8 +1,8 @@
-"""The audit: live against rebuilt tallies at the same position, then published figures against the rebuilt ones."""
+"""The audit: live against rebuilt tallies, the fold against a second engine, and published figures against the fold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from services.runtime.settings import SideSettings
 from services.store.contract import Log, TallyStore
 from services.store.loading import load_fitting, require_zone
 from services.tally.cells import Tallies
-from services.tally.compare import Difference, Finding, differences, judge
+from services.tally.compare import Difference, Disagreement, Finding, differences, judge
 from services.tally.digest import state_digest
 from services.tally.fold import State
 from services.tally.operations import coverage_by_section
@@ -30,9 +30,10 @@ class Audited(NamedTuple):
 
 
 class Verdict(Struct, frozen=True):
-    """What an audit found. `position` and `digest` are those of the rebuilt tallies, at the log's end.
+    """What an audit found. `position` and `digest` are those of the rebuilt tallies, at the log's end or as of then.
 
-    `live_position` and `live_digest` are those of each side's live tallies.
+    `live_position` and `live_digest` are those of each side's live tallies. `disagreements` are the cells that the
+    second engine counts otherwise at `position`; None if it was not asked.
     """
 
     position: dict[Side, Position]
@@ -42,6 +43,7 @@ class Verdict(Struct, frozen=True):
     live_digest: dict[Side, str]
     differences: list[Difference]
     findings: list[Finding]
+    disagreements: list[Disagreement] | None = None
 
     @property
     def live_equals_rebuilt(self) -> bool:
@@ -49,15 +51,21 @@ class Verdict(Struct, frozen=True):
         return not self.differences
 
     @property
+    def fold_equals_sql(self) -> bool | None:
+        """Whether the second engine counts what the fold does; None if it was not asked."""
+        return None if self.disagreements is None else not self.disagreements
+
+    @property
     def agreed(self) -> list[Side]:
-        """The sides whose live tallies equal the rebuilt ones."""
-        differing = {difference.cell[0] for difference in self.differences}
+        """The sides whose live tallies equal the rebuilt ones, and where the second engine agrees with the fold."""
+        differing = {row.cell[0] for row in (*self.differences, *(self.disagreements or ()))}
         return [side for side in self.live_position if side not in differing]
 
     @property
     def clean(self) -> bool:
         """Whether nothing was found."""
-        return self.live_equals_rebuilt and all(finding.verdict == "confirmed" for finding in self.findings)
+        confirmed = all(finding.verdict == "confirmed" for finding in self.findings)
+        return self.live_equals_rebuilt and not self.disagreements and confirmed
 
 
 class Live(NamedTuple):
@@ -93,11 +101,16 @@ async def audit(
     return compare(lives, rebuilt, claims)
 
 
-def compare(lives: Sequence[Live], rebuilt: Sequence[tuple[State, State]], claims: Sequence[Claim]) -> Verdict:
-    """Compare live tallies with those rebuilt where they stood, and claims with those rebuilt at the log's end.
+def compare(
+    lives: Sequence[Live],
+    rebuilt: Sequence[tuple[State, State]],
+    claims: Sequence[Claim],
+    second: Mapping[Side, Tallies] | None = None,
+) -> Verdict:
+    """Compare live tallies with those rebuilt where they stood, and all else with those rebuilt at the log's end.
 
     No pause is needed, whatever comes in meanwhile. The claims are held against everything recorded, whether or not the
-    projector has come to it.
+    projector has come to it; `second` are the second engine's tallies of each side there.
     """
     sides = [live.side for live in lives]
     ends = [at_end for _, at_end in rebuilt]
@@ -107,7 +120,7 @@ def compare(lives: Sequence[Live], rebuilt: Sequence[tuple[State, State]], claim
         digest=state_digest(counted),
         live_position={live.side.side: live.position for live in lives},
         entries_behind={
-            at_end.side: at_end.checkpoint.entries - at_live.checkpoint.entries for at_live, at_end in rebuilt
+            at_end.side: max(0, at_end.checkpoint.entries - at_live.checkpoint.entries) for at_live, at_end in rebuilt
         },
         live_digest={live.side.side: state_digest(live.tallies) for live in lives},
         differences=[
@@ -116,6 +129,9 @@ def compare(lives: Sequence[Live], rebuilt: Sequence[tuple[State, State]], claim
             for difference in differences(live.tallies, at_live.tallies)
         ],
         findings=judge(claims, counted, terms(sides, ends)),
+        disagreements=None
+        if second is None
+        else [Disagreement(*row) for state in ends for row in differences(state.tallies, second[state.side])],
     )
 
 

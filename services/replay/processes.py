@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from schemas.vocabulary import Position, Side
+from services.replay.history import History, history
 from services.replay.rebuild import Rebuildable, Rebuilt, rebuild
 from services.replay.replay import Replay
 from services.runtime.collector import calm_collector
@@ -18,6 +19,7 @@ from services.store.generations import RedisGenerations
 from services.store.keys import PartitionKeys
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import open_log
+from services.tally.cells import Cell
 from services.tally.fold import State
 
 
@@ -40,6 +42,29 @@ def rebuild_sides(settings: Settings, url: str, stops: Mapping[Side, Position]) 
         for side in settings.sides
         if side.side in stops
     }
+
+
+def histories_of_sides(
+    settings: Settings, url: str, stops: Mapping[Side, Position], watched: Callable[[Cell], bool], show: Show = unseen
+) -> dict[Side, History]:
+    """Return what changed the watched cells of each side, up to and with a position; one side after the other, here."""
+    with show() as advance:
+        return {
+            side.side: asyncio.run(_watched(settings, url, side, stops[side.side], watched, advance))
+            for side in settings.sides
+            if side.side in stops
+        }
+
+
+async def _watched(
+    settings: Settings, url: str, side: SideSettings, stop: Position, watched: Callable[[Cell], bool], advance: Advance
+) -> History:
+    client = connect(url)
+    try:
+        log = open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir)
+        return await history(side, log, stop, watched, advance)
+    finally:
+        await client.aclose()
 
 
 def _replay(

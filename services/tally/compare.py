@@ -24,6 +24,14 @@ class Difference(NamedTuple):
     rebuilt: int
 
 
+class Disagreement(NamedTuple):
+    """One cell in which the fold and the second engine part."""
+
+    cell: Cell
+    fold: int
+    sql: int
+
+
 class Finding(Struct, frozen=True):
     """What became of one published figure; `key` is empty for the total, else the breakdown's member."""
 
@@ -49,6 +57,32 @@ def judge(claims: Iterable[Claim], rebuilt: Tallies, terms: Terms) -> list[Findi
     return [finding for claim in claims for finding in _judge(claim, rebuilt, terms)]
 
 
+def of_claim(claim: Claim, key: str, terms: Terms) -> Callable[[Cell], bool]:
+    """Return which cells are summed for a claim's total (`key` is empty), or for a member of its breakdown."""
+    selection = _selection(claim)
+    if key:
+        name = next(name for name, members in claim.breakdown.items() if key in members)
+        where = dict(selection.where)
+        also = where.get(cast("Dimension", name))
+        where[cast("Dimension", name)] = (key,) if also is None or key in also else ()
+        selection = replace(selection, where=where)
+    known: dict[Cell, bool] = {}
+
+    def summed(cell: Cell) -> bool:
+        if cell not in known:
+            known[cell] = total({cell: 1}, selection, terms) == 1
+        return known[cell]
+
+    return summed
+
+
+def holds(claim: Claim, key: str, counted: int) -> bool:
+    """Tell whether a count is what was published: the relation for a total, exactly for a member of a breakdown."""
+    if key:
+        return counted == next(members[key] for members in claim.breakdown.values() if key in members)
+    return _HOLDS[claim.relation](counted, claim.published)
+
+
 def unknown_dimension(claim: Claim) -> str | None:
     """Return a name in `where` or `breakdown` that is no dimension, if there is one."""
     return next((name for name in (*claim.where, *claim.breakdown) if name not in DIMENSIONS), None)
@@ -63,20 +97,24 @@ _HOLDS: Final[dict[Relation, Callable[[int, int], bool]]] = {
 }
 
 
-def _judge(claim: Claim, rebuilt: Tallies, terms: Terms) -> Iterable[Finding]:
+def _selection(claim: Claim) -> Selection:
     where = {
         cast("Dimension", name): (values,) if isinstance(values, str) else values
         for name, values in claim.where.items()
     }
-    selection = Selection((), where | {"measure": (claim.measure,)}, claim.first_day, claim.last_day)
-    holds = _HOLDS[claim.relation]
+    return Selection((), where | {"measure": (claim.measure,)}, claim.first_day, claim.last_day)
+
+
+def _judge(claim: Claim, rebuilt: Tallies, terms: Terms) -> Iterable[Finding]:
+    selection = _selection(claim)
+    relation = _HOLDS[claim.relation]
 
     def finding(key: str, published: int, counted: int, verdict: Verdict) -> Finding:
         return Finding(claim.text, claim.measure, key, published, counted, verdict)
 
     counted = total(rebuilt, selection, terms)
-    confirmed = holds(counted, claim.published)
-    adds_up = all(holds(sum(members.values()), claim.published) for members in claim.breakdown.values())
+    confirmed = relation(counted, claim.published)
+    adds_up = all(relation(sum(members.values()), claim.published) for members in claim.breakdown.values())
     if not confirmed:
         yield finding("", claim.published, counted, "different")
     if not adds_up:

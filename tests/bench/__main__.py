@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import archive
+import asking
 import redis
 import screen
 from figures import QUICK, ROUNDS, p99_ms, ratio, show, show_waits
@@ -194,6 +195,7 @@ MEASUREMENTS: dict[str, Callable[[], None]] = {
     "post-to-tally": post_to_tally,
     "archive-replay": lambda: archive.replaying(run),
     "archive-room": lambda: archive.taking_room(run),
+    "sql": lambda: asking.sql(run),
     **screen.MEASUREMENTS,
 }
 

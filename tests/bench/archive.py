@@ -63,6 +63,15 @@ def archived(reports: int) -> Iterator[Path]:
         yield Path(folder)
 
 
+def written_as_json(reports: int, folder: Path) -> None:
+    """Write the events of `archived` as NDJSON, a file for each side."""
+    files = {side: (folder / f"{side}.ndjson").open("wb") for side in SIDES}
+    for submission in fleet(_plan(reports)):
+        files[submission.side].write(submission.event + b"\n")
+    for file in files.values():
+        file.close()
+
+
 def _plan(reports: int) -> FleetPlan:
     return FleetPlan(seed=1, reports=reports, period=timedelta(days=30))
 

@@ -17,6 +17,7 @@ import redis
 from schemas import codec
 from schemas.events import Event
 from schemas.vocabulary import Position, Side
+from services.archive.engine import Engine, second_opinion
 from services.projector.app import Projector
 from services.projector.processes import project
 from services.replay.processes import replay_sides
@@ -147,6 +148,61 @@ def _replay_archive(side: SideSettings, archive_dir: Path, advance: Callable[[in
     return asyncio.run(replayed())
 
 
+def sql_archive(_url: str, folder: str) -> dict[str, float]:
+    """The second engine as the audit uses it: opened on the segments, and every cell of both sides."""
+    started = time.perf_counter()
+    with Engine() as engine:
+        for side in SETTINGS.sides:
+            archive = Archive(archive_folder(Path(folder) / "archive", "ft", side.side), side.side)
+            archive.refresh()
+            engine.add_side(side, archive.paths())
+        engine.complete()
+        cells = _cells(engine)
+        seconds = time.perf_counter() - started
+        return {"events": _events(engine), "per_s": _events(engine) / seconds, "cells": cells}
+
+
+def sql_json_read(_url: str, folder: str) -> dict[str, float]:
+    """DuckDB reading every field of NDJSON, and nothing else."""
+    import duckdb
+
+    started = time.perf_counter()
+    events = 0
+    for path in sorted(Path(folder).glob("*.ndjson")):
+        sql = f"SELECT count(COLUMNS(*)) FROM read_json('{path}', format = 'newline_delimited')"  # noqa: S608  # our path
+        events += max(duckdb.execute(sql).fetchone() or ())
+    return {"events": events, "per_s": events / (time.perf_counter() - started)}
+
+
+def sql_json_sums(_url: str, folder: str) -> dict[str, float]:
+    """The same SQL as the second engine's over the columns that DuckDB reads from NDJSON."""
+    started = time.perf_counter()
+    with Engine() as engine:
+        for side in SETTINGS.sides:
+            engine.add_side(side)
+            engine.connection.execute(
+                f"""
+                INSERT INTO internal.rest_{side.side}
+                SELECT row_number() OVER () AS ms, 0 AS seq, NULL, NULL, NULL, NULL, id, amends, coalesce(revision, 0),
+                    split_part(type, '.', 3), side, split_part(source, '/', 3), split_part(source, '/', 4), reportno,
+                    coalesce(subject, ''), time, coalesce(data.section, ''), data."case", data.opens_case,
+                    data.persons, data.smugglers, data.smuggled_persons, data.remanded, NULL, NULL, NULL, data.reason
+                FROM read_json('{folder}/{side.side}.ndjson', format = 'newline_delimited')"""  # noqa: S608  # our path
+            )
+        engine.complete()
+        cells = _cells(engine)
+        seconds = time.perf_counter() - started
+        return {"events": _events(engine), "per_s": _events(engine) / seconds, "cells": cells}
+
+
+def _cells(engine: Engine) -> int:
+    return sum(len(second_opinion(engine, side)) for side in SIDES)
+
+
+def _events(engine: Engine) -> int:
+    return sum(engine.count(side) for side in SIDES)
+
+
 def eventsourcing(_url: str, reports: str) -> dict[str, float]:
     """The eventsourcing library folding aggregates from its in-memory recorder, the way its documentation has it."""
     from eventsourcing.application import Application
@@ -217,6 +273,9 @@ VARIANTS: dict[str, Callable[..., dict[str, float]]] = {
     "typed_handler": typed_handler,
     "replay": replay,
     "replay_archive": replay_archive,
+    "sql_archive": sql_archive,
+    "sql_json_read": sql_json_read,
+    "sql_json_sums": sql_json_sums,
     "eventsourcing": eventsourcing,
     "eventsourcing_mutate": eventsourcing_mutate,
     "restart": restart,

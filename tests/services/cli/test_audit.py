@@ -60,7 +60,9 @@ def test_the_release_has_exactly_two_findings(cli: Cli) -> None:
 
 def test_the_json_has_these_keys(cli: Cli) -> None:
     found = cli("audit", "--claims", RELEASE, "--format", "json", at=AT).json
-    assert ["position", "digest", "live_equals_rebuilt", "claims"] == list(found)
+    contract = ["position", "digest", "live_equals_rebuilt", "claims"]
+    assert [*contract, "live_position", "fold_equals_sql", "differences", "look_at"] == list(found)
+    assert found["fold_equals_sql"] is True
     assert {"SI", "HR"} == set(found["position"])
     assert found["live_equals_rebuilt"] is True
     for claim in found["claims"]:
@@ -88,11 +90,13 @@ def test_the_table_shows_relations_texts_once_and_the_findings_in_words(cli: Cli
     assert ["confirmed", "persons", "> 7,850", "7,851"] in [row[:4] for row in table]
     assert ["inconsistent", "smugglers", "4", "4", SENTENCE] in table
     assert ["different", "smugglers ROU", "2", "1"] in table
+    lines = outcome.out.splitlines()
     assert [
         "21 confirmed, 2 not:",
         f"- smugglers: the breakdown adds up to 5, its own total is 4 ({SENTENCE})",
         f"- smugglers ROU: published 2, rebuilt 1 ({SENTENCE})",
-    ] == outcome.out.splitlines()[-3:]
+        "  smugglers ROU: at no position did the log give the published figure",
+    ] == lines[lines.index("21 confirmed, 2 not:") :][:4]
 
 
 def test_the_numbers_of_the_table_are_aligned_with_their_relations(cli: Cli) -> None:
@@ -290,7 +294,13 @@ def test_where_live_and_rebuilt_differ_the_cells_are_in_the_json_too(
     found = cli("audit", "--format", "json").json
     assert found["position"] == found["live_position"]
     parts = ("side", "operation", "section", "day", "measure", "citizenship")
-    assert [dict(zip(parts, cell.decode().split("|"), strict=True)) | {"live": 5, "rebuilt": 4}] == found["differences"]
+    named = dict(zip(parts, cell.decode().split("|"), strict=True)) | {"live": 5, "rebuilt": 4}
+    at = found["position"]["SI"]
+    [difference] = found["differences"]
+    assert ("live", "SI", at) == (difference["kind"], difference["side"], difference["first_position"])
+    assert [named | {"first_position": at}] == difference["cells"]
+    event = {"side": "SI", "position": at, "id": given.uid(1), "type": "apprehension", "revision": 0}
+    assert ([event], 1) == (difference["events"], difference["events_in_all"])
 
 
 def test_a_zone_that_was_changed_is_a_setting_to_put_back_and_no_difference(
@@ -319,4 +329,5 @@ def test_a_claims_file_moves_no_cursor(cli: Cli, claims_file: Callable[..., str]
     file.write_text(file.read_text().replace("127 persons", "a\\nb\\u001b[31m"))
     printed = cli("audit", "--claims", str(file), at=AT).out
     assert printed.replace("\n", "").isprintable()
-    assert "a\ufffdb\ufffd[31m" in printed.splitlines()[-1]
+    [line] = [line for line in printed.splitlines() if line.startswith("- ")]
+    assert "a\ufffdb\ufffd[31m" in line

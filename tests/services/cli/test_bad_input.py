@@ -97,7 +97,9 @@ def test_a_wrong_selector_is_named(cli: Cli, command: str, args: list[str], said
     assert_refused(cli(command, *args), 2, *said)
 
 
-@pytest.mark.parametrize(("command", "option"), [("replay", "--as-of"), ("tallies", "--as-of"), ("events", "--after"), ("events", "--as-of")])
+@pytest.mark.parametrize(
+    ("command", "option"), [("replay", "--as-of"), ("tallies", "--as-of"), ("events", "--after"), ("events", "--as-of")]
+)
 @pytest.mark.parametrize(
     "text",
     [

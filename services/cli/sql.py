@@ -1,0 +1,179 @@
+"""`sql`: questions to the log that no command answers, in SQL, for reading only."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import click
+import duckdb
+import msgspec
+from msgspec.structs import replace
+
+from schemas.vocabulary import Position, order
+from services.archive.engine import Engine
+from services.archive.views import VIEWS
+from services.cli.command import command, run_async, settings
+from services.cli.output import Format, RecordWriter, format_option, note, print_table
+from services.cli.second import second_engine
+from services.cli.selectors import read_as_of
+from services.cli.server import log_extents, server_url
+from services.runtime.errors import UsageError
+from services.runtime.settings import Settings
+from services.store.contract import LogExtent
+
+ROWS: Final = 1_000
+
+_NEXT_STEP: Final = "`fieldtally sql --schema` prints the tables and their columns"
+
+
+@command(
+    "sql",
+    "sql \"SELECT measure, sum(count) FROM tallies WHERE side = 'SI' GROUP BY measure\"",
+    'sql "SELECT type, outcome, count(*) FROM outcomes GROUP BY ALL" --as-of 2024-03-14T12:00:00+01:00',
+    "sql \"SELECT position, id FROM effective WHERE section = 'koper'\" --format csv",
+    "sql --schema",
+)
+@click.argument("query", required=False, metavar="SELECT…")
+@click.option("--as-of", "as_of", metavar="POSITION|TIME", help="Only what was recorded by this position or time.")
+@click.option("--schema", "schema", is_flag=True, help="Print the tables and their columns, and end.")
+@format_option()
+def sql(*, query: str | None, as_of: str | None, schema: bool, output_format: Format) -> None:
+    """Ask the log a question in SQL (DuckDB's).
+
+    It reads the log as it stands, archive and stream, or stood at `--as-of`. Nothing can be written, and no file and no
+    address be reached. The tables: events, outcomes, effective, tallies, plans, parked.
+    """
+    if schema:
+        _print_schema(output_format)
+        return
+    if query is None:
+        raise UsageError(f"sql: there is no query; {_NEXT_STEP}")
+    chosen = settings()
+    until = read_as_of(as_of) if as_of is not None else None
+    with server_url(chosen) as url:
+        extents = run_async(log_extents(replace(chosen, redis_url=url)))
+        _ask(chosen, url, extents, until, query, output_format)
+
+
+def _ask(chosen: Settings, url: str, extents: Any, until: Position | None, query: str, output_format: Format) -> None:
+    stops = {side: _stop(extent, until) for side, extent in extents.items()}
+    with second_engine(chosen, url, stops, sum(extent.entries for extent in extents.values())) as engine:
+        _print(engine, query, output_format)
+    note(f"as of {', '.join(f'{side} {stop}' for side, stop in stops.items())}")
+
+
+def _stop(extent: LogExtent, until: Position | None) -> Position:
+    return extent.last if until is None or order(extent.last) <= order(until) else until
+
+
+def _print(engine: Engine, query: str, output_format: Format) -> None:
+    try:
+        result = run_query(engine, query)
+        columns = _named_apart([column[0] for column in result.description])
+        if output_format == "table":
+            rows = [_shown(columns, row) for row in engine.interruptible(result.fetchall)]
+            print_table([{name: _as_text(value) for name, value in row.items()} for row in rows], columns)
+        elif output_format == "csv":
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(columns)
+            while rows_read := engine.interruptible(lambda: result.fetchmany(ROWS)):
+                writer.writerows([[_as_text(_plain(value)) for value in row] for row in rows_read])
+        else:
+            with RecordWriter(columns, output_format) as records:
+                while rows_read := engine.interruptible(lambda: result.fetchmany(ROWS)):
+                    for row in rows_read:
+                        records.write(_shown(columns, row))
+    except duckdb.Error as error:
+        raise UsageError(f"sql: {_one_line(str(error), query)}; {_NEXT_STEP}") from error
+
+
+def run_query(engine: Engine, query: str) -> duckdb.DuckDBPyConnection:
+    """Run one query that only reads; UsageError if it is anything else, duckdb.Error if it is wrong."""
+    statements = engine.connection.extract_statements(query)
+    if len(statements) != 1:
+        raise UsageError(f"sql: one query at a time, these are {len(statements)}")
+    if statements[0].type not in _READING:
+        raise UsageError(
+            f"sql: {statements[0].type.name} is refused: only reading is possible, with SELECT, DESCRIBE or EXPLAIN"
+        )
+    return engine.interruptible(lambda: engine.connection.execute(statements[0]))
+
+
+_READING: Final = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
+
+
+def _one_line(message: str, query: str) -> str:
+    """Return DuckDB's message in one line, with the place in the query marked where it says one."""
+    said, _, place = message.partition("\n\nLINE ")
+    said = " ".join(said.split())
+    lines = place.splitlines()
+    if len(lines) < 2 or "^" not in lines[1]:
+        return said
+    line, caret = lines[0], lines[1].index("^") - len("LINE ")
+    at = line[caret : caret + 20].split()
+    return f"{said} — at ^{at[0]}" if at else f"{said} — at the end of the query" if query else said
+
+
+def _named_apart(names: Sequence[str]) -> list[str]:
+    """Return the columns' names; one that stands twice gets a number, since a row as JSON has each once."""
+    seen: dict[str, int] = {}
+    apart = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        apart.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return apart
+
+
+def _shown(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in zip(columns, row, strict=True)}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of DuckDB as JSON has it: ids and times as text, bytes as text with what is none escaped."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case datetime() | date():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case Decimal():
+            return float(value)
+        case bytes():
+            return value.decode(errors="backslashreplace")
+        case dict():
+            return {str(_plain(key)): _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+    return str(value)
+
+
+def _as_text(value: Any) -> Any:
+    """Return what stands in a table or in CSV; what has parts stands there as JSON."""
+    if value is None:
+        return ""
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
+
+
+def _print_schema(output_format: Format) -> None:
+    columns = ("table", "column", "type", "what")
+    rows = [
+        {"table": view.name, "column": column.name, "type": column.type, "what": column.about}
+        for view in VIEWS
+        for column in view.columns
+    ]
+    if output_format == "table":
+        for view in VIEWS:
+            print(f"{view.name}: {view.about}")
+        print()
+        print_table(rows, columns)
+        return
+    with RecordWriter(columns, output_format) as writer:
+        for row in rows:
+            writer.write(row)

@@ -1,0 +1,197 @@
+"""`audit` holds the fold against SQL: a fault planted in either is found, with its cells, beginning and events."""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from schemas.events import Event, NilReport
+from services.archive import counting
+from services.tally import contributions as rules
+from services.tally import fold as folding
+from services.tally.contributions import Contribution
+from tests import given, projectors
+from tests.services.cli.conftest import Cli, count, record
+
+HEAD = 'title = "t"\npublished = 2024-03-15\nsource = "s"\n[[claim]]\ntext = "persons"\nmeasure = "persons"\n'
+
+
+def _by_kind(found: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [one for one in found["differences"] if one["kind"] == kind]
+
+
+def test_every_comparison_agrees_on_a_log_with_every_outcome(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str
+) -> None:
+    for side, entries in given.seeded_log(11, 300).items():
+        projectors.feed(client, prefix, side, entries)
+    count(server_url, prefix)
+    outcome = cli("audit", "--format", "json")
+    assert (0, True, True, []) == (
+        outcome.code, outcome.json["live_equals_rebuilt"], outcome.json["fold_equals_sql"], outcome.json["differences"],
+    )  # fmt: skip
+    assert {"parked", "missing-numbers"} <= {item["kind"] for item in outcome.json["look_at"]}
+    assert "fold equals SQL: every cell agrees at SI " in cli("audit").out
+
+
+def test_a_fault_of_the_fold_is_found(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = [given.apprehension(id=number) for number in range(1, 10)]
+    log[5] = given.nil_report(id=6)
+    log[7] = given.nil_report(id=8)
+    positions = record(client, prefix, {"SI": log})["SI"]
+    count(server_url, prefix)
+
+    def forgetful(event: Event, zone: tzinfo) -> list[Contribution]:
+        return [] if isinstance(event, NilReport) else rules.contributions(event, zone)
+
+    monkeypatch.setattr(folding, "contributions", forgetful)
+    outcome = cli("audit", "--format", "json")
+    found = outcome.json
+    assert (1, False, False) == (outcome.code, found["live_equals_rebuilt"], found["fold_equals_sql"])
+    [parted] = _by_kind(found, "sql")
+    cell = {"side": "SI", "operation": "", "section": "koper", "day": "2024-03-14", "measure": "nil_reports"}
+    assert [cell | {"citizenship": "", "fold": 0, "sql": 2}] == parted["cells"]
+    assert positions[5] == parted["first_position"]
+    assert [("nil-report", given.uid(6), positions[5])] == [
+        (event["type"], event["id"], event["position"]) for event in parted["events"]
+    ]
+    assert "fold and SQL differ" in cli("audit").out
+
+
+def test_a_fault_of_sql_is_found(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = [given.apprehension(id=number, persons={"SYR": 1}) for number in range(1, 40)]
+    log[16] = given.apprehension(id=17, persons={"SYR": 1, "AFG": 2})
+    log[30] = given.apprehension(id=31, persons={"SYR": 1, "AFG": 4})
+    positions = record(client, prefix, {"SI": log, "HR": [given.apprehension(id=50, side="HR")]})["SI"]
+    count(server_url, prefix)
+    cut = counting._APPREHENDED.replace("unnest(persons)", "unnest(persons[1:1])")
+    monkeypatch.setattr(counting, "_APPREHENDED", cut)
+    outcome = cli("audit", "--format", "json")
+    assert (1, True, False) == (outcome.code, outcome.json["live_equals_rebuilt"], outcome.json["fold_equals_sql"])
+    [parted] = outcome.json["differences"]
+    assert ("sql", "SI", positions[16], 2) == (
+        parted["kind"], parted["side"], parted["first_position"], parted["events_in_all"],
+    )  # fmt: skip
+    assert [("AFG", 6, 0)] == [(cell["citizenship"], cell["fold"], cell["sql"]) for cell in parted["cells"]]
+    assert [given.uid(17), given.uid(31)] == [event["id"] for event in parted["events"]]
+
+
+def test_a_fault_that_shows_only_for_a_while_begins_where_the_last_difference_does(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equal revisions the first counts; SQL that takes the last goes wrong with the second one."""
+    first, other = given.apprehension(id=5, persons={"SYR": 1}), given.apprehension(id=5, persons={"SYR": 2})
+    log = [given.apprehension(id=1), first, given.apprehension(id=2), other, given.apprehension(id=3)]
+    positions = record(client, prefix, {"SI": log})["SI"]
+    count(server_url, prefix)
+    real = counting.replaced
+    monkeypatch.setattr(
+        counting,
+        "replaced",
+        lambda *given_: real(*given_).replace("revision DESC, ms, seq", "revision DESC, ms DESC, seq DESC"),
+    )
+    [parted] = cli("audit", "--format", "json").json["differences"]
+    assert positions[3] == parted["first_position"]
+
+
+def test_live_parts_where_the_log_last_gave_what_it_holds(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str
+) -> None:
+    log = [given.apprehension(id=number, persons={"SYR": 1}) for number in range(1, 6)]
+    positions = record(client, prefix, {"SI": log})["SI"]
+    count(server_url, prefix)
+    client.hset(f"{{{prefix}:SI}}:g1:tallies", "SI||koper|2024-03-14|persons|SYR", 3)
+    [parted] = cli("audit", "--format", "json").json["differences"]
+    assert positions[3] == parted["first_position"]
+    assert [given.uid(4), given.uid(5)] == [event["id"] for event in parted["events"]]
+
+
+def test_a_live_cell_that_no_entry_made_has_no_position(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str
+) -> None:
+    record(client, prefix, {"SI": [given.apprehension(id=1)]})
+    count(server_url, prefix)
+    client.hset(f"{{{prefix}:SI}}:g1:tallies", "SI||ljubljana|2024-03-14|persons|SYR", 3)
+    [parted] = cli("audit", "--format", "json").json["differences"]
+    assert (None, []) == (parted["first_position"], parted["events"])
+    assert "no entry of the log changed these cells" in cli("audit").out
+
+
+def _claims(tmp_path: Path, claim: str) -> str:
+    file = tmp_path / "claims.toml"
+    file.write_text(HEAD + claim)
+    return str(file)
+
+
+def test_a_published_figure_was_right_until_an_event_parted_it(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, tmp_path: Path
+) -> None:
+    log = [given.apprehension(id=number, persons={"SYR": 2}) for number in (1, 2)]
+    late = given.apprehension(amends=2, persons={"SYR": 7})
+    positions = record(client, prefix, {"SI": [*log, late], "HR": [given.apprehension(id=9, side="HR")]})
+    count(server_url, prefix)
+    claims = _claims(tmp_path, 'where = { side = "SI" }\nequals = 4\n')
+    found = cli("audit", "--claims", claims, "--format", "json").json
+    [parted] = found["differences"]
+    assert ("claim", "SI", positions["SI"][2]) == (parted["kind"], parted["side"], parted["first_position"])
+    assert (
+        f"right until SI {positions['SI'][1]}, parted by the apprehension at SI {positions['SI'][2]}" in parted["text"]
+    )
+    assert [1] == [event["revision"] for event in parted["events"]]
+    then = cli("audit", "--claims", claims, "--as-of", positions["SI"][1], "--format", "json")
+    assert (0, ["confirmed"]) == (then.code, [claim["verdict"] for claim in then.json["claims"]])
+    assert positions["SI"][1] == then.json["position"]["SI"]
+    assert positions["SI"][2] == then.json["live_position"]["SI"]
+
+
+def test_a_figure_that_never_was_right_has_the_events_behind_it(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, tmp_path: Path
+) -> None:
+    record(client, prefix, {"SI": [given.apprehension(id=number) for number in range(1, 31)]})
+    count(server_url, prefix)
+    claims = _claims(tmp_path, "equals = 31\nbreakdown = { citizenship = { SYR = 30, AFG = 1 } }\n")
+    outcome = cli("audit", "--claims", claims, "--format", "json")
+    total, member = outcome.json["differences"]
+    assert (20, 30) == (len(total["events"]), total["events_in_all"])
+    assert "at no position did the log give the published figure" in total["text"]
+    assert ("AFG", 0, None) == (member["cells"][0]["key"], member["events_in_all"], member["first_position"])
+    assert "    and 10 more events" in cli("audit", "--claims", claims).out
+
+
+def test_as_of_is_refused_where_it_is_neither_position_nor_time(cli: Cli) -> None:
+    outcome = cli("audit", "--as-of", "yesterday")
+    assert (2, "") == (outcome.code, outcome.out)
+    assert "--as-of 'yesterday'" in outcome.err
+
+
+def test_archive_and_stream_are_asked_as_one_log(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, tmp_path: Path
+) -> None:
+    logs = given.seeded_log(12, 200)
+    for side, entries in logs.items():
+        projectors.feed(client, prefix, side, entries[:150])
+    query = ("sql", "SELECT * FROM tallies ORDER BY ALL", "--format", "json")
+    assert 0 == cli("archive", DATA_DIR=str(tmp_path)).code
+    archived = list(tmp_path.rglob("*.parquet"))
+    assert 2 == len(archived)
+    for side, entries in logs.items():
+        projectors.feed(client, prefix, side, entries[150:])
+    count(server_url, prefix)
+    outcome = cli("audit", "--format", "json", DATA_DIR=str(tmp_path))
+    assert (0, True) == (outcome.code, outcome.json["fold_equals_sql"])
+    assert cli(*query).json == cli(*query, DATA_DIR=str(tmp_path)).json
+    early = cli("sql", "SELECT max(ms) AS ms FROM events WHERE seq < 90", "--format", "json").json[0]["ms"]
+    then = ("--as-of", f"{early}-20")
+    assert cli(*query, *then).json == cli(*query, *then, DATA_DIR=str(tmp_path)).json
+    archived[0].write_bytes(archived[0].read_bytes()[:-100])
+    broken = cli(*query, DATA_DIR=str(tmp_path))
+    assert (4, "") == (broken.code, broken.out)
+    assert "`fieldtally archive verify`" in broken.err

@@ -1,0 +1,149 @@
+"""`sql` answers questions to the log, and nothing that is asked can read or write anything else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.archive.views import VIEWS
+from tests import given
+from tests.services.cli.conftest import PROGRAM, ROOT, Cli, assert_refused, environ, told
+from tests.waiting import wait_for
+
+AT = "cli-sql"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _log(server_url: str) -> Iterator[None]:
+    events = {
+        "SI": [given.apprehension(id=1, persons={"SYR": 4}), given.apprehension(id=2), given.apprehension(amends=1)],
+        "HR": [given.custody(id=3, side="HR")],
+    }
+    with told(server_url, AT, events, projected=False):
+        yield
+
+
+def test_a_question_is_answered_and_says_as_of_when(cli: Cli) -> None:
+    outcome = cli("sql", "SELECT side, outcome, count(*) AS n FROM outcomes GROUP BY ALL ORDER BY ALL", at=AT)
+    assert 0 == outcome.code
+    assert [
+        ["side", "outcome", "n"],
+        ["HR", "applied", "1"],
+        ["SI", "applied", "2"],
+        ["SI", "replaced", "1"],
+    ] == outcome.table
+    assert outcome.err.startswith("as of SI ")
+
+
+def test_every_format_has_the_same_rows(cli: Cli) -> None:
+    query = "SELECT type, persons, time, revision FROM effective WHERE type = 'apprehension' ORDER BY revision, type"
+    rows = cli("sql", query, "--format", "json", at=AT).json
+    assert [{"type": "apprehension", "persons": [{"citizenship": "SYR", "count": 1}], "revision": 0}] == [
+        {name: value for name, value in row.items() if name != "time"} for row in rows
+    ][:1]
+    assert "2024-03-14T03:12:09+00:00" == rows[0]["time"]
+    assert rows == cli("sql", query, "--format", "ndjson", at=AT).ndjson
+    [first, _] = cli("sql", query, "--format", "csv", at=AT).csv
+    assert '[{"citizenship":"SYR","count":1}]' == first["persons"]
+
+
+def test_no_rows_are_no_error(cli: Cli) -> None:
+    query = "SELECT * FROM parked"
+    assert [] == cli("sql", query, "--format", "json", at=AT).json
+    assert (0, "nothing\n") == cli("sql", query, at=AT)[:2]
+
+
+def test_columns_of_one_name_are_told_apart(cli: Cli) -> None:
+    assert [{"a": 1, "a_2": 2}] == cli("sql", "SELECT 1 AS a, 2 AS a", "--format", "json", at=AT).json
+
+
+def test_the_past_can_be_asked(cli: Cli) -> None:
+    first = cli("sql", "SELECT min(position) AS at FROM events WHERE side = 'SI'", "--format", "json", at=AT).json[0][
+        "at"
+    ]
+    query = "SELECT side, count FROM tallies WHERE measure = 'persons'"
+    assert [{"side": "SI", "count": 4}] == cli("sql", query, "--as-of", first, "--format", "json", at=AT).json
+    assert_refused(cli("sql", query, "--as-of", "noon", at=AT), 2, "--as-of 'noon'")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELECT * FROM read_csv('/etc/passwd')", "disabled by configuration"),
+        ("SELECT * FROM read_text('/etc/passwd')", "disabled by configuration"),
+        ("SELECT * FROM read_parquet('https://example.com/x.parquet')", "disabled by configuration"),
+        ("SELECT * FROM '/etc/passwd'", "does not exist"),
+        ("SELECT * FROM glob('/etc/*')", "disabled by configuration"),
+        ("SELECT * FROM sniff_csv('/etc/passwd')", "disabled by configuration"),
+        ("COPY (SELECT 1) TO '{folder}/x.csv'", "COPY is refused"),
+        ("EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/x.csv'", "disabled by configuration"),
+        ("EXPORT DATABASE '{folder}'", "EXPORT is refused"),
+        ("ATTACH '{folder}/x.db'", "ATTACH is refused"),
+        ("INSTALL httpfs", "is refused"),
+        ("LOAD '{folder}/x'", "LOAD is refused"),
+        ("SET enable_external_access = true", "SET is refused"),
+        ("RESET lock_configuration", "is refused"),
+        ("PRAGMA enable_profiling", "PRAGMA is refused"),
+        ("CALL pragma_version()", "CALL is refused"),
+        ("CREATE TABLE x AS SELECT 1", "CREATE is refused"),
+        ("DROP VIEW tallies", "DROP is refused"),
+        ("DELETE FROM internal.rest_SI", "DELETE is refused"),
+        ("INSERT INTO internal.rest_SI FROM internal.rest_HR", "INSERT is refused"),
+        ("UPDATE internal.rest_SI SET seq = 0", "UPDATE is refused"),
+        ("SELECT 1; SELECT 2", "one query at a time, these are 2"),
+        ("", "one query at a time, these are 0"),
+        ("SELECT * FROM given", "given does not exist"),
+    ],
+)
+def test_nothing_else_can_be_read_or_written(cli: Cli, tmp_path: Path, query: str, said: str) -> None:
+    given_here = [{"secret": 1}]  # no variable of the program is a table
+    assert given_here
+    assert_refused(cli("sql", query.replace("{folder}", str(tmp_path)), at=AT), 2, said)
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELEC 1", "at ^SELEC"),
+        ("SELECT nothing\nFROM events", "at ^nothing"),
+        ("SELECT * FROM evnts", 'Did you mean "events"'),
+        ("SELECT 'x'::INT", "Could not convert"),
+        ("SELECT error('x')", "x"),
+    ],
+)
+def test_an_error_is_one_line_that_marks_the_place_and_says_where_the_tables_are(
+    cli: Cli, query: str, said: str
+) -> None:
+    assert_refused(cli("sql", query, at=AT), 2, said, "`fieldtally sql --schema`")
+
+
+def test_the_tables_can_be_printed(cli: Cli) -> None:
+    rows = cli("sql", "--schema", "--format", "json", at=AT).json
+    assert {view.name for view in VIEWS} == {row["table"] for row in rows}
+    assert "tallies: The cells" in cli("sql", "--schema", at=AT).out
+    assert_refused(cli("sql", at=AT), 2, "there is no query")
+
+
+def test_ctrl_c_ends_a_query(server_url: str) -> None:
+    query = "SELECT sum(a.range * b.range) FROM range(10_000_000) a, range(10_000_000) b"
+    with subprocess.Popen(
+        [*PROGRAM, "sql", query], cwd=ROOT, env=environ(server_url, AT), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            # Opening takes a part of this; the query goes on for ever.
+            wait_for(lambda: _cpu_s(process.pid) > 1.5, within_s=60, what="the query to run")
+            process.send_signal(signal.SIGINT)
+            assert (b"", b"", 130) == (*process.communicate(timeout=30), process.returncode)
+        finally:
+            process.kill()
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
