@@ -7,6 +7,7 @@ import { AMENDMENTS, inView, planOf, sums, yearBefore } from "./tallies.js";
 const MEASURES = ["persons", "smugglers", "smuggling_cases", "smuggled_persons", "remanded"];
 const number = (text, title) => ({ text, number: true, title });
 const code = (text) => ({ text, mark: "code" });
+const RANGES = 3; // so many gaps of a device are named, fewer on a wall; of more one less, and how many others
 
 /** Rows beyond `most` become one, made by `rest`; a single one too many is shown as it is. */
 function limited(rows, most, rest) {
@@ -106,7 +107,8 @@ export class Lists {
       shown.map(({ rest, place, counts, plan }) => {
         if (rest) return { key: "rest", cells: cells(words.say("other", { n: rest }), "", counts) };
         const [side, , section] = place.split("|");
-        const name = { text: `${side} ${section || words.say("section.none")}`, title: plan?.area };
+        const text = `${side} ${section || words.say("section.none")}`;
+        const name = { text, clip: true, title: plan?.area && `${text}: ${plan.area}` };
         return { key: place, cells: cells(name, words.say(`coverage.${plan?.coverage ?? "none"}`), counts) };
       }),
       words.say("empty"),
@@ -122,7 +124,14 @@ export class Lists {
       )
       .sort((a, b) => (b.received < a.received ? -1 : 1))
       .slice(0, this.most.latest);
-    const heads = [words.say("time"), words.say("side"), words.say("report"), words.say("section"), words.say("unit")];
+    const spare = (text) => ({ text, mark: "spare" });
+    const heads = [
+      words.say("time"),
+      words.say("side"),
+      words.say("report"),
+      spare(words.say("section")),
+      spare(words.say("unit")),
+    ];
     fill(
       find("#latest table"),
       heads,
@@ -145,8 +154,8 @@ export class Lists {
                   : what,
               mark: type === "nil-report" ? "quiet" : undefined,
             },
-            section ?? "",
-            code(unit ?? ""),
+            spare(section ?? ""),
+            { text: unit ?? "", mark: "code spare" },
           ],
         };
       }),
@@ -176,34 +185,53 @@ export class Lists {
     const all = [...room.sides.values()]
       .filter(({ side }) => !view.side || side === view.side)
       .flatMap(({ side, zone, devices }) => devices.map((device) => ({ side, zone, ...device })))
-      .sort((a, b) => b.missing.length - a.missing.length || (a.heard < b.heard ? 1 : -1));
-    const devices = limited(all, this.most.devices, (rest) => ({ rest: rest.length }));
+      .sort((a, b) => asks(b) - asks(a) || b.missing.length - a.missing.length || (a.heard < b.heard ? 1 : -1));
+    const devices = limited(all, this.most.devices, (rest) => ({ rest }));
     const heads = [
       words.say("device"),
       words.say("device.heard"),
-      number(words.say("device.highest")),
+      { ...number(words.say("device.highest")), mark: "spare" },
       words.say("device.missing"),
     ];
+    const thisYear = new Date(serverMs).getUTCFullYear();
     fill(
       find("#devices table"),
       heads,
       devices.map(({ rest, zone, unit, device, highest, missing, reused, heard }) => {
-        if (rest) return { key: "rest", cells: [words.say("other", { n: rest }), "", "", ""] };
-        const ranges = missing.map(([from, to]) => (from === to ? `${from}` : `${from}–${to}`)).join(", ");
-        const troubles = [ranges, reused && words.count("device.reused", reused)].filter(Boolean);
-        const text = troubles.map((trouble) => `△ ${trouble}`).join(" ") || words.say("device.none");
+        const spare = { text: "", mark: "spare" };
+        if (rest) {
+          const asked = rest.filter(asks).length; // what there is to ask about stands there, however many devices
+          const text = asked ? `△ ${words.number(asked)}` : "";
+          return { key: "rest", cells: [words.say("other", { n: rest.length }), "", spare, { text, mark: "warn" }] };
+        }
+        const at = heard ? Date.parse(heard) : 0;
+        const year = new Date(at).getUTCFullYear() !== thisYear;
         return {
           key: `${unit}/${device}`,
           cells: [
-            code(`${unit} ${device}`),
-            code(heard ? words.time(Date.parse(heard), zone, { seconds: false, today: serverMs }) : "–"),
-            number(words.number(highest)),
-            { text, mark: troubles.length ? "warn" : "quiet" },
+            { text: `${unit} ${device}`, clip: true },
+            code(heard ? words.time(at, zone, { seconds: false, today: serverMs, year }) : "–"),
+            { ...number(words.number(highest)), mark: "spare" },
+            this.troubles(missing, reused),
           ],
         };
       }),
       words.say("heard.never"),
     );
+  }
+
+  /** What is to be asked about a device: the first gaps in its numbers, and all of them folded away on a desk. */
+  troubles(missing, reused) {
+    const { words } = this;
+    const named = missing.map(([from, to]) => (from === to ? `${from}` : `${from}–${to}`));
+    const most = this.most.devices === Infinity ? RANGES : RANGES - 1;
+    const shown = named.length > most ? named.slice(0, most - 1) : named;
+    const left = named.length - shown.length;
+    const ranges = shown.join(", ") + (left ? ` ${words.say("more", { n: words.number(left) })}` : "");
+    const troubles = [ranges, reused && words.count("device.reused", reused)].filter(Boolean);
+    const text = troubles.map((trouble) => `△ ${trouble}`).join(" ") || words.say("device.none");
+    const folded = left && this.most.devices === Infinity ? named.join(", ") : undefined;
+    return { text, mark: troubles.length ? "warn" : "quiet", more: folded };
   }
 
   /** The days of the view and the same a year before, of all operations: last year had others. */
@@ -294,6 +322,8 @@ export class Lists {
     dialog.showModal();
   }
 }
+
+const asks = ({ missing, reused }) => Boolean(missing.length || reused);
 
 // The counts of several rows as one: numbers added up, also those that are a level deeper.
 function merged(rows) {

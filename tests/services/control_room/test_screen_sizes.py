@@ -1,0 +1,125 @@
+"""What gives way on the screen where there is little room: names, never a number, a warning or a row without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pytest
+
+from tests import given
+from tests.screens import SECTIONS, Screen, Wall, Walls, running_wall
+from tests.waiting import wait_for
+
+SIZES: Final = {
+    "full": {"width": 1920, "height": 1080},
+    "browser": {"width": 1920, "height": 937},
+    "desk": {"width": 1600, "height": 900},
+    "small": {"width": 1366, "height": 768},
+    "square": {"width": 1280, "height": 1024},
+    "upright": {"width": 1080, "height": 1920},
+    "large": {"width": 3840, "height": 2160},
+}
+PHONE: Final = {"width": 390, "height": 844}
+LANGUAGES: Final = ("sl", "hr", "en")
+UNIT: Final = "HR-PU-PRIMORSKO-GORANSKA-3-PRIJAVNICA-RUPA"
+SECTION: Final = "sektor-severozahodne-zelene-meje-ob-reki-dragonji-3"
+CITIZENSHIPS: Final = ("AFG", "COD", "XXC", "SYR", "TUR", "BGD", "PAK", "IRN", "MAR", "NPL", "EGY", "CHN", "XXX", "IND",
+                       "IRQ", "GEO", "UKR", "RUS", "ALB", "DZA", "TUN", "LBN", "LKA")  # fmt: skip
+
+# The texts of some elements that cannot be read in full: outside the window, or cut off by something around them.
+_CUT: Final = """(selector) => Array.from(document.querySelectorAll(selector))
+    .filter((one) => one.checkVisibility() && one.textContent)
+    .filter((one) => {
+        const inner = document.createRange();
+        inner.selectNodeContents(one);
+        const { left, right, top, bottom } = inner.getBoundingClientRect();
+        for (let around = one; around; around = around.parentElement) {
+            const edge = around === document.documentElement
+                ? { left: 0, top: 0, right: innerWidth, bottom: document.body.scrollHeight }
+                : getComputedStyle(around).overflowX === "visible" ? null : around.getBoundingClientRect();
+            if (edge && (left < edge.left - 1 || right > edge.right + 1 || top < edge.top - 1
+                || bottom > edge.bottom + 1)) return true;
+        }
+        return false;
+    }).map((one) => one.textContent)"""
+
+
+@pytest.fixture(scope="module")
+def walls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walls]:
+    """Give a wall with long names, many gaps and many rows in every list."""
+    with running_wall(tmp_path_factory.mktemp("wall")) as walls:
+        fill(walls.wall)
+        yield walls
+
+
+def record(wall: Wall, kind: str, side: str, operation: str = "LONG-1", **more: Any) -> None:
+    """Write a report of any device into the log."""
+    head = wall._head(side, operation) | {name: more.pop(name) for name in ("unit", "device", "reportno", "time")
+                                          if name in more}  # fmt: skip
+    wall.client.xadd(wall.key(side, "log"), {"event": getattr(given, kind)(**more, **head)})
+
+
+def fill(wall: Wall) -> None:
+    """Report from many devices and places; one device has very many gaps."""
+    wall.operation("LONG-1")
+    last_year = f"{datetime.now(UTC).year - 1}-01-02T12:00:00Z"
+    for side, section in SECTIONS.items():
+        for number, citizenship in enumerate(CITIZENSHIPS):
+            place = SECTION if not number else f"{section}-{number}"
+            unit = UNIT if side == "HR" and not number else f"{side}-MP-{number:02}"
+            persons = {citizenship: 1 + 9_998 * (not number)}
+            record(
+                wall, "apprehension", side, unit=unit, device="telefon-04", reportno=9, section=place, persons=persons
+            )
+        for reportno in range(20, 20 + 5 * 40, 5):
+            record(wall, "nil_report", side, unit=f"{side}-GAPS", device="d", reportno=reportno, section=section)
+        arrest: dict[str, Any] = {"smugglers": {"UKR": 11}, "smuggled_persons": {"AFG": 9_999}}
+        for time in (last_year, None):
+            when = {"time": time} if time else {}
+            record(wall, "smuggler_arrest", side, section=section, case=f"{side}-{bool(time):d}", **arrest, **when)
+            record(wall, "custody", side, case=f"{side}-{bool(time):d}", remanded={"UKR": 3}, **when)
+            record(wall, "apprehension", side, section=section, **when)
+    wall.wait_until_counted()
+
+
+def opened(walls: Walls, screen: Screen, query: str) -> None:
+    """Open a view and wait until it has everything, the devices too."""
+    screen.open(query)
+    at = walls.wall.position("SI")
+    screen.page.locator("#asof a", has_text=at).wait_for()
+    wait_for(lambda: "△" in (screen.page.locator("#devices").text_content() or ""), what="the devices")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("size", ["full", "phone"])
+def test_a_long_name_is_shortened_and_no_number_beside_it(walls: Walls, size: str, language: str) -> None:
+    """Of devices and sections every warning and number can be read without scrolling sideways."""
+    wall = size != "phone"
+    with walls.screen(viewport=SIZES.get(size, PHONE)) as screen:
+        opened(walls, screen, f"?operation=LONG-1&lang={language}&kiosk={int(wall)}")
+        lists = screen.page.locator(".scroll")
+        if not wall:
+            widths = lists.evaluate_all("(all) => all.map((one) => one.scrollWidth - one.clientWidth)")
+            assert [] == [width for width in widths if width > 0]
+            lists.evaluate_all("(all) => all.forEach((one) => (one.style.maxHeight = 'none'))")
+        assert [] == screen.page.evaluate(_CUT, "#devices :is(td, th):not(:first-child)")
+        assert [] == screen.page.evaluate(_CUT, "#section :is(td, th):not(:first-child)")
+        name = screen.page.locator(f'#section [title^="SI {SECTION}"]')
+        assert name.is_visible()
+
+
+def test_of_very_many_gaps_a_few_are_named_and_the_rest_unfold(walls: Walls) -> None:
+    with walls.screen() as screen:
+        opened(walls, screen, "?lang=en&side=SI")
+        gaps = screen.page.locator("#devices tr", has_text="SI-GAPS").locator("td").last
+        assert "△ 1–19, 21–24 +38 more" == gaps.inner_text()
+        gaps.locator("summary").click()
+        assert "211–214" in gaps.inner_text()
+        record(walls.wall, "nil_report", "SI", unit="SI-GAPS", device="d", reportno=220)
+        wait_for(lambda: "+39 more" in gaps.inner_text(), what="another gap")
+        assert "211–214" in gaps.inner_text()
+        screen.page.emulate_media(media="print")
+        screen.page.locator("#devices summary").first.click()
+        assert "211–214" not in gaps.inner_text()
