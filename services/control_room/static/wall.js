@@ -201,9 +201,10 @@ function positions(shown, serverMs) {
     });
   }
   const plan = view.operation ? planOf(shown, view.operation) : null;
-  write(find("#operation"), view.operation ? plan?.name || view.operation : words.say("operation.all"));
-  mark(find("#operation"), { title: view.operation || undefined });
-  write(find("#day"), plan ? dayOf(plan, localDay(serverMs, zone)) : period());
+  const name = view.operation ? plan?.name || view.operation : words.say("operation.all");
+  write(find("#operation"), name);
+  mark(find("#operation"), { title: view.operation ? `${view.operation} ${name}` : undefined });
+  write(find("#day"), [period(), plan && dayOf(plan, localDay(serverMs, zone))].filter(Boolean).join(" · "));
 }
 
 function dayOf(plan, today) {

@@ -24,6 +24,7 @@ SIZES: Final = {
 PHONE: Final = {"width": 390, "height": 844}
 LANGUAGES: Final = ("sl", "hr", "en")
 UNIT: Final = "HR-PU-PRIMORSKO-GORANSKA-3-PRIJAVNICA-RUPA"
+NAME: Final = "Skupna slovensko-hrvaška operacija nadzora zelene meje z mešanimi patruljami"
 SECTION: Final = "sektor-severozahodne-zelene-meje-ob-reki-dragonji-3"
 CITIZENSHIPS: Final = ("AFG", "COD", "XXC", "SYR", "TUR", "BGD", "PAK", "IRN", "MAR", "NPL", "EGY", "CHN", "XXX", "IND",
                        "IRQ", "GEO", "UKR", "RUS", "ALB", "DZA", "TUN", "LBN", "LKA")  # fmt: skip
@@ -63,7 +64,7 @@ def record(wall: Wall, kind: str, side: str, operation: str = "LONG-1", **more: 
 
 def fill(wall: Wall) -> None:
     """Report from many devices and places; one device has very many gaps."""
-    wall.operation("LONG-1")
+    wall.operation("LONG-1", name=NAME)
     last_year = f"{datetime.now(UTC).year - 1}-01-02T12:00:00Z"
     for side, section in SECTIONS.items():
         for number, citizenship in enumerate(CITIZENSHIPS):
@@ -123,3 +124,17 @@ def test_of_very_many_gaps_a_few_are_named_and_the_rest_unfold(walls: Walls) -> 
         screen.page.emulate_media(media="print")
         screen.page.locator("#devices summary").first.click()
         assert "211–214" not in gaps.inner_text()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("size", ["full", "small", "phone"])
+def test_the_period_stands_beside_the_operation_however_long_its_name(walls: Walls, size: str, language: str) -> None:
+    with walls.screen(viewport=SIZES.get(size, PHONE)) as screen:
+        for kiosk in (0, 1):
+            query = f"?operation=LONG-1&from=2024-03-13&to=2024-03-15&lang={language}&kiosk={kiosk}"
+            screen.open(query)
+            said = screen.text("#day")
+            assert "2024" in said and "13" in said and "15" in said
+            assert "2 " in said  # the day of the operation too
+            assert [] == screen.page.evaluate(_CUT, "header :is(#day, #health, #asof)")
+            assert screen.text("#operation").startswith("Skupna")
