@@ -7,6 +7,7 @@ Until the script speaks, the page says that it is not connected; it can never lo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from html import escape
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
@@ -178,7 +179,7 @@ def _banners(say: Words, view: View) -> str:
     )
     return (
         f'<section id="banners" aria-label="{_e(say("health"))}">{past}<div id="loss" role="alert"></div>'
-        '<div id="delay"></div><p id="notice"></p>'
+        '<div id="delay"></div><p id="notice"></p><p id="amiss" role="status"></p>'
         '<div id="frozen" hidden><strong></strong> <span></span> '
         f'<button id="resume" type="button">{_e(say("resume"))}</button></div></section>'
         '<p id="spoken" class="unseen" role="status"></p>'
@@ -193,8 +194,8 @@ def _filters(say: Words, view: View) -> str:
     fields = [
         _select(say, "operation", view.operation),
         _select(say, "side", view.side),
-        _input(say, "from", view.first, "date"),
-        _input(say, "to", view.last, "date"),
+        _input(say, "from", _iso(view.first), "date"),
+        _input(say, "to", _iso(view.last), "date"),
         _input(say, "at", view.at, "text", hint),
         *(f'<input type="hidden" name="{name}" value="{_e(value)}">' for name, value in hidden.items() if value),
     ]
@@ -255,6 +256,14 @@ def _reasons(say: Words) -> str:
         f'<dialog id="reasons" aria-labelledby="reasons-title"><h2 id="reasons-title"></h2>{_LIST}<p></p>'
         f'<form method="dialog"><button>{_e(say("close"))}</button></form></dialog>'
     )
+
+
+def _iso(day: str) -> str:
+    """Return a day if it is one: a field for days takes nothing else."""
+    try:
+        return day if date.fromisoformat(day).isoformat() == day else ""
+    except ValueError:
+        return ""
 
 
 def _bare(address: str) -> str:

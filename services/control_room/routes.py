@@ -269,10 +269,17 @@ class ControlRoom:
 
     async def _export(self, request: HttpRequest) -> Export:
         audience = await self._audience(request.headers)
-        query = {name: values[0] for name, values in _queries(request).items()}
+        query = _once(request)
         filters = Filters(
             query.get("operation") or None, query.get("side") or None, _day(query, "from"), _day(query, "to")
         )
+        # A side that is not seen and one that is not there get the same answer; no rows would say that all is quiet.
+        if filters.side and filters.side not in audience:
+            raise RefusedError(
+                problem("malformed-request", 400, f"`side` is one of {', '.join(audience)}", pointer="side")
+            )
+        if filters.first and filters.last and filters.first > filters.last:
+            raise RefusedError(problem("malformed-request", 400, "`from` is after `to`", pointer="to"))
         at = query.get("at", "")
         snapshot = (
             msgspec.json.decode(await self._past_snapshot(audience, at), type=Snapshot)
@@ -512,6 +519,15 @@ def _queries(request: HttpRequest) -> dict[str, list[str]]:
     return parse_qs(request.url.query, keep_blank_values=True)
 
 
+def _once(request: HttpRequest) -> dict[str, str]:
+    """Return what a request asks for; one that asks twice for the same thing in two ways means neither."""
+    queries = _queries(request)
+    for name, values in queries.items():
+        if len(values) > 1:
+            raise RefusedError(problem("malformed-request", 400, "a parameter may be given once", pointer=name[:64]))
+    return {name: values[0] for name, values in queries.items()}
+
+
 def _queried(address: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(address.partition("?")[2]).items()}
 
@@ -526,8 +542,11 @@ def _language(query: Mapping[str, str], accepted: str) -> Language:
 
 
 def _day(query: Mapping[str, str], name: str) -> date | None:
+    text = query.get(name, "")
     try:
-        return date.fromisoformat(query[name]) if query.get(name) else None
-    except ValueError as error:
-        detail = f"`{name}` is a date such as 2024-03-14"
-        raise RefusedError(problem("malformed-request", 400, detail, pointer=name)) from error
+        day = date.fromisoformat(text) if text else None
+        if day is None or day.isoformat() == text:  # other ways to write one are not what the page takes
+            return day
+    except ValueError:
+        pass
+    raise RefusedError(problem("malformed-request", 400, f"`{name}` is a date such as 2024-03-14", pointer=name))

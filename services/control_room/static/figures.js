@@ -19,14 +19,17 @@ export class Figures {
     [this.#words, this.#steady, this.#reasons] = [words, steady, reasons];
   }
 
-  /** Write all numbers; `found` has them by measure and side. Another view is no change of a number. */
+  /**
+   * Write all numbers; `found` has them by measure and side, or is null where the view is of nothing that there is:
+   * then they are dashes, not zeros. Another view is no change of a number.
+   */
   draw(room, view, found) {
-    const [revised, key] = [amended(room, view), JSON.stringify(view)];
+    const [revised, key] = [found ? amended(room, view) : {}, JSON.stringify([view, !found])];
     if (key !== this.#view) for (const kept of [this.#counts, this.#changes]) kept.clear();
     this.#view = key;
     this.#heads([...room.sides.values()].filter(({ side }) => !view.side || side === view.side));
     for (const { cell, measure, side } of this.#cells()) {
-      const count = found[measure]?.[side] ?? 0;
+      const count = found && (found[measure]?.[side] ?? 0);
       this.#write(cell, measure, count, revised[measure]?.[side]);
       this.#note(cell, `${measure} ${side}`, count);
     }
@@ -71,8 +74,8 @@ export class Figures {
       const beside = make("span", { class: "beside" }, marks, make("span", { class: "unit" }));
       return make("span", { class: "figure" }, make("b"), " ", beside);
     });
-    write(find("b", cell), words.number(count));
-    write(find(".unit", cell), words.count(`unit.${measure}`, count));
+    write(find("b", cell), count === null ? "–" : words.number(count));
+    write(find(".unit", cell), count === null ? "" : words.count(`unit.${measure}`, count));
     const button = find(".amended", cell);
     const change = revised && words.signed(revised.change);
     const label = revised && words.say("amended.open", { change });
@@ -83,6 +86,7 @@ export class Figures {
 
   /** Keep by how much a number changed; the newest change begins the fading anew. */
   #note(cell, key, count) {
+    if (count === null) return;
     const change = count - (this.#counts.get(key) ?? count);
     this.#counts.set(key, count);
     if (!change) return;

@@ -2,7 +2,7 @@
 
 const LATEST = 30; // as many as the server keeps; see also AMENDMENTS
 export const AMENDMENTS = 50;
-const ALL = { operation: "", side: "", from: "", to: "" };
+export const ALL = { operation: "", side: "", from: "", to: "" };
 
 /** The sides of a snapshot, each with its cells taken apart once: a sum over thousands of them is then cheap. */
 export class Room {
@@ -63,6 +63,35 @@ export function inView(cell, { operation, side, from, to } = ALL) {
     (!from || cell.day >= from) &&
     (!to || cell.day <= to)
   );
+}
+
+const NAMES = ["operation", "side", "from", "to", "at"];
+
+/** Whether a text is a day of the calendar, as in 2024-03-14. */
+export function isDay(text) {
+  const ms = /^\d{4}-\d\d-\d\d$/.test(text) ? Date.parse(`${text}T00:00Z`) : Number.NaN;
+  return !Number.isNaN(ms) && new Date(ms).toISOString().startsWith(text);
+}
+
+/** Whether an operation has been opened by a side (its plan is known), or at least named by a report that counts. */
+export function knows(room, operation) {
+  const sides = [...room.sides.values()];
+  if (sides.some(({ operations }) => operations.some((plan) => plan.operation === operation))) return "opened";
+  const named = (side) => [...side.cells.values()].some((cell) => cell.operation === operation);
+  return sides.some((side) => named(side) || side.latest.some((one) => one.operation === operation)) ? "named" : "";
+}
+
+/** What a view asks for that there is not, `query` being its address: `{what, name, value}` of each. */
+export function wrongIn(room, query) {
+  const wrong = NAMES.filter((name) => query.getAll(name).length > 1).map((name) => ({ what: "twice", name, value: "" }));
+  const [operation, side, from, to] = NAMES.map((name) => query.get(name) ?? "");
+  if (operation && !knows(room, operation)) wrong.push({ what: "operation", name: "operation", value: operation });
+  if (side && !room.sides.has(side)) wrong.push({ what: "side", name: "side", value: side });
+  const days = { from, to };
+  for (const name of ["from", "to"])
+    if (days[name] && !isDay(days[name])) wrong.push({ what: "day", name, value: days[name] });
+  if (isDay(from) && isDay(to) && from > to) wrong.push({ what: "order", name: "to", value: "", from, to });
+  return wrong;
 }
 
 /** One pass over everything: sums by measure and side, by citizenship, by section. The side "" is the total. */

@@ -8,7 +8,7 @@ import { find, make, mark, replace, write } from "./dom.js";
 import { Figures } from "./figures.js";
 import { Lists } from "./lists.js";
 import { Stream } from "./stream.js";
-import { digestOf, hourly, planOf, Room, sums } from "./tallies.js";
+import { ALL, digestOf, hourly, isDay, knows, planOf, Room, sums, wrongIn } from "./tallies.js";
 import { Words } from "./words.js";
 
 const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
@@ -132,14 +132,44 @@ function draw() {
   const began = performance.now();
   const shown = frozen?.room ?? room;
   const serverMs = frozen?.at ?? asOf();
-  const found = sums(shown, view);
-  figures.draw(shown, view, found.figures);
-  lists.draw(shown, view, found, serverMs);
-  hours(shown, serverMs);
-  positions(shown, serverMs);
+  const wrong = wrongIn(shown, new URLSearchParams(location.search));
+  amiss(shown, wrong);
+  if (wrong.length) figures.draw(shown, ALL, null);
+  else {
+    const found = sums(shown, view);
+    figures.draw(shown, view, found.figures);
+    lists.draw(shown, view, found, serverMs);
+    hours(shown, serverMs);
+  }
+  positions(shown, serverMs, wrong);
   foot(shown);
   drawnAt = performance.now();
   restMs = 3 * (drawnAt - began); // a slow PC with a large log spends a quarter of its time here, not all of it
+}
+
+/** A view of nothing that there is has no numbers: zeros would say that nothing happened. What is wrong stands there. */
+function amiss(shown, wrong) {
+  const place = find("#amiss");
+  for (const part of [find("#panels"), find("footer .controls")]) part.hidden = wrong.length > 0;
+  mark(place, { class: wrong.length ? "wrong" : "note" });
+  const unopened = !wrong.length && view.operation && knows(shown, view.operation) === "named";
+  const texts = wrong.map(({ what, name, value, from, to }) =>
+    words.say(`wrong.${what}`, {
+      field: words.say(`filter.${name}`),
+      value: value.slice(0, 64),
+      sides: [...shown.sides.keys()].join(", "),
+      from: from && words.day(from),
+      to: to && words.day(to),
+    }),
+  );
+  if (unopened) texts.push(words.say("unopened", { value: view.operation }));
+  const without = wrong.flatMap(({ what, name }) => (what === "order" ? ["from", "to"] : [name]));
+  const href = address(Object.fromEntries(without.map((name) => [name, ""])));
+  replace(place, JSON.stringify([texts, href]), () => {
+    if (!texts.length) return "";
+    const link = wrong.length ? make("a", { href }, words.say("wrong.without")) : "";
+    return [`${wrong.length ? "✕" : "△"} ${texts.join(" ")} `, link];
+  });
 }
 
 /** The moment, in the server's time, at which the numbers were true. */
@@ -182,7 +212,7 @@ function ofDay(day, side) {
   return hours ? { ...side, hours } : side;
 }
 
-function positions(shown, serverMs) {
+function positions(shown, serverMs, wrong) {
   const zone = zoneOf(shown);
   const place = find("#asof");
   const parts = Array.from(shown.sides.values(), ({ side, position }) => [side, position]);
@@ -204,7 +234,7 @@ function positions(shown, serverMs) {
   const name = view.operation ? plan?.name || view.operation : words.say("operation.all");
   write(find("#operation"), name);
   mark(find("#operation"), { title: view.operation ? `${view.operation} ${name}` : undefined });
-  write(find("#day"), [period(), plan && dayOf(plan, localDay(serverMs, zone))].filter(Boolean).join(" · "));
+  write(find("#day"), [wrong.length ? "" : period(), plan && dayOf(plan, localDay(serverMs, zone))].filter(Boolean).join(" · "));
 }
 
 function dayOf(plan, today) {
@@ -445,9 +475,11 @@ function options() {
     const select = form.elements[name];
     const known = [...select.options].map(({ value }) => value);
     for (const value of values) if (!known.includes(value)) select.add(make("option", { value }, value));
+    const unseen = [...select.options].slice(1).filter(({ value }) => name === "side" && !values.includes(value));
+    for (const option of unseen) option.remove();
     if (select !== document.activeElement) select.value = view[name];
   }
-  for (const name of ["from", "to"]) form.elements[name].value = view[name];
+  for (const name of ["from", "to"]) form.elements[name].value = isDay(view[name]) ? view[name] : "";
   for (const link of document.querySelectorAll("a[data-set]")) {
     const [name, value] = link.dataset.set.split("=");
     mark(link, { href: address({ [name]: value }) });

@@ -118,8 +118,12 @@ def test_a_viewer_of_one_side_gets_no_byte_of_the_other(
 
 def test_asking_for_the_other_side_shows_nothing_of_it(served: Served, viewer: Browser) -> None:
     hr = served.side("HR").position
-    assert [] == viewer.get("/api/tallies.json?side=HR").json()["rows"]
-    assert 1 == len(viewer.get("/api/tallies.csv?side=HR&operation=HR-OP-2").text.splitlines())
+    for path in ("/api/tallies.json?side=HR", "/api/tallies.csv?side=HR&operation=HR-OP-2"):
+        refused = viewer.get(path)
+        assert (400, "side", "`side` is one of SI") == (
+            refused.status_code, refused.json()["pointer"], refused.json()["detail"]
+        )  # fmt: skip
+        assert refused.text == viewer.get(path.replace("HR", "XX", 1)).text  # as for one that there is not
     for path in (f"/api/tallies?at=HR:{hr}", f"/api/tallies.csv?at=HR:{hr}"):
         assert 400 == viewer.get(path).status_code
     both = viewer.get(f"/api/tallies?at=SI:{served.side().position},HR:{hr}")  # a link from one who sees more
@@ -424,6 +428,19 @@ def test_a_day_that_is_none_is_refused_in_words(viewer: Browser, name: str, day:
         answer = viewer.get(f"/api/tallies.{kind}?{name}={quote(day)}")
         assert 400 == answer.status_code
         assert (f"`{name}` is a date such as 2024-03-14", name) == (answer.json()["detail"], answer.json()["pointer"])
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [("side=XX", "side"), ("side=si", "side"), ("side=SI&side=HR", "side"), ("from=2024-03-15&to=2024-03-14", "to"),
+     ("from=20240314", "from"), ("from=2024-W11-4", "from"), ("at=1-0&at=2-0", "at")],
+)  # fmt: skip
+def test_a_view_of_nothing_that_there_is_has_no_rows_that_look_like_a_quiet_border(
+    auditor: Browser, query: str, pointer: str
+) -> None:
+    for kind in ("csv", "json"):
+        answer = auditor.get(f"/api/tallies.{kind}?{query}")
+        assert (400, pointer) == (answer.status_code, answer.json()["pointer"])
 
 
 def test_the_past_is_a_replay_to_that_position(client: redis.Redis, settings: Settings, auditor: Browser) -> None:

@@ -1,0 +1,95 @@
+"""What a view says of itself: what it counts over, what is wrong with it, and that what is taken along agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from services.control_room.words import LANGUAGES, Language, words
+from tests import given
+from tests.screens import Screen, Walls, running_wall
+
+
+@pytest.fixture(scope="module")
+def walls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walls]:
+    """Give a wall with an operation that has a report."""
+    with running_wall(tmp_path_factory.mktemp("wall")) as walls:
+        walls.wall.apprehended(walls.wall.operation("KOLPA-26"), persons={"SYR": 4})
+        walls.wall.apprehended("", persons={"AFG": 2})
+        walls.wall.wait_until_counted()
+        yield walls
+
+
+def digits(screen: Screen) -> set[str]:
+    """Return what stands in the place of the big numbers."""
+    return set(screen.page.locator("#figures td b").all_inner_texts())
+
+
+# A view of nothing that there is
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("query", "key", "without"),
+    [
+        ("operation=KOLPA-62", "operation", "KOLPA-62"),
+        ("side=XX&operation=KOLPA-26", "side", "side"),
+        ("side=si", "side", "side"),
+        ("side=SI&side=HR", "twice", "side"),
+        ("from=2026-13-01", "day", "from"),
+        ("to=x", "day", "to"),
+        ("from=2026-03-15&to=2026-03-14", "order", "2026"),
+    ],
+)
+def test_a_view_of_nothing_says_what_is_wrong_and_has_no_zeros(
+    walls: Walls, language: Language, query: str, key: str, without: str
+) -> None:
+    with walls.screen() as screen:
+        screen.open(f"?lang={language}&{query}")
+        begin = words(language)(f"wrong.{key}").partition("{")[0]
+        said = screen.text("#amiss")
+        assert begin.strip() in said
+        assert "{" not in said
+        assert {"–"} == digits(screen)
+        assert not screen.page.locator("#panels, footer .controls").first.is_visible()
+        assert f"{words(language)('state.live')} · – ·" in screen.page.title()
+        screen.page.locator("#amiss a").click()
+        screen.wait_for_state("live")
+        assert without not in screen.page.url
+        assert {"–"} != digits(screen)
+        assert screen.page.locator("#amiss").is_hidden()
+
+
+def test_a_side_that_one_may_not_see_is_not_offered_and_not_zero(walls: Walls) -> None:
+    with walls.screen(walls.wall.viewer("SI")) as screen:
+        screen.open("?lang=en&side=HR")
+        assert "There is no side HR that you may see. You see SI." in screen.text("#amiss")
+        assert {"–"} == digits(screen)
+        assert ["", "SI"] == screen.page.locator("#filters [name=side] option").evaluate_all(
+            "(all) => all.map((one) => one.value)"
+        )
+
+
+def test_an_operation_that_nobody_opened_is_shown_when_reports_name_it_and_loses_the_note_once_opened(
+    walls: Walls,
+) -> None:
+    wall = walls.wall
+    with walls.screen() as screen:
+        screen.open("?lang=en&operation=EARLY-1")
+        assert "Nobody has opened an operation EARLY-1" in screen.text("#amiss")
+        opened = wall.operation("EARLY-1")
+        screen.wait_for_number("0")
+        assert screen.page.locator("#amiss").is_hidden()
+        assert opened in screen.page.url
+    late = "BY-IMPORT-1"
+    wall.client.xadd(wall.key("SI", "log"), {"event": _named(walls, late)})
+    wall.wait_until_counted()
+    with walls.screen() as screen:
+        screen.open(f"?lang=en&operation={late}")
+        assert f"Nobody has opened the operation {late}: shown is" in screen.text("#amiss")
+        assert "7" == screen.number()
+
+
+def _named(walls: Walls, operation: str) -> bytes:
+    return given.apprehension(section="koper", persons={"SYR": 7}, **walls.wall._head("SI", operation))
