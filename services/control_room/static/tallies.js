@@ -7,6 +7,7 @@ export const ALL = { operation: "", side: "", from: "", to: "" };
 /** The sides of a snapshot, each with its cells taken apart once: a sum over thousands of them is then cheap. */
 export class Room {
   sides = new Map();
+  whole = true; // the digest is that of these positions
 
   constructor(snapshot) {
     this.id = snapshot.id;
@@ -29,6 +30,7 @@ export class Room {
     side.amendments = newest(amendments, side.amendments, AMENDMENTS);
     for (const [text, cell] of apart(amended)) side.amended.set(text, cell);
     side.position = position;
+    this.whole = false;
     return true;
   }
 

@@ -98,7 +98,7 @@ function heartbeat({ now, first, sides, ...rest }) {
   if (ahead && ahead === missed) stream.renew();
   missed = ahead;
   if (!ahead) {
-    room.digest = rest.digest;
+    [room.digest, room.whole] = [rest.digest, true];
     if (steady.now() - checked.at > CHECKED_MS) check(rest.digest);
   }
   changed();
@@ -272,7 +272,7 @@ function foot(shown) {
         "summary",
         { title: words.say("digest.title") },
         `${words.say("digest")} `,
-        make("code", {}, shown.digest.slice(0, 12)),
+        make("code", {}, shown.digest.slice(0, 12) || "–"),
         own ? ` ✓ ${words.say("digest.checked")}` : "",
       ),
       make("code", {}, shown.digest),
@@ -395,6 +395,15 @@ function freeze() {
   if (past) return; // which does not move
   frozen = { room: structuredClone(room), at: asOf(), since: steady.now() };
   toggled();
+  if (!room.whole) digested(frozen.room);
+}
+
+/** The server names a digest every few seconds, for where it is then: that of a view frozen in between is computed. */
+async function digested(still) {
+  still.digest = "";
+  foot(still);
+  still.digest = (await digestOf(still)) ?? "";
+  if (frozen?.room === still) foot(still);
 }
 
 function resume() {
@@ -404,6 +413,7 @@ function resume() {
 }
 
 function toggled() {
+  exports();
   mark(find("#freeze"), { "aria-pressed": Boolean(frozen) });
   write(find("#freeze"), words.say(frozen ? "resume" : "freeze"));
   tick();
@@ -484,8 +494,17 @@ function options() {
     const [name, value] = link.dataset.set.split("=");
     mark(link, { href: address({ [name]: value }) });
   }
-  for (const link of document.querySelectorAll("a[data-export]"))
-    mark(link, { href: address({ download: link.dataset.export.endsWith(".json") ? "1" : "" }, link.dataset.export) });
+  exports();
+}
+
+/** What is taken along from a view that does not move is what it shows, however long after. */
+function exports() {
+  const still = past ? room : frozen?.room;
+  const at = still && Array.from(still.sides.values(), ({ side, position }) => `${side}:${position}`).join();
+  for (const link of document.querySelectorAll("a[data-export]")) {
+    const download = link.dataset.export.endsWith(".json") ? "1" : "";
+    mark(link, { href: address({ download, ...(still && { at }) }, link.dataset.export) });
+  }
 }
 
 function listen() {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from services.control_room.words import LANGUAGES, Language, words
-from tests import given
-from tests.screens import Screen, Walls, running_wall
+from tests import given, oracle
+from tests.screens import SECTIONS, Screen, Walls, running_wall
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,41 @@ def test_an_operation_that_nobody_opened_is_shown_when_reports_name_it_and_loses
         screen.open(f"?lang=en&operation={late}")
         assert f"Nobody has opened the operation {late}: shown is" in screen.text("#amiss")
         assert "7" == screen.number()
+
+
+# What is taken along
+
+
+def taken(screen: Screen, kind: str) -> str:
+    """Return what the link to an export leads to."""
+    href = screen.page.locator(f'[data-export$="{kind}"]').get_attribute("href")
+    text: str = screen.page.evaluate("(href) => fetch(href).then((answer) => answer.text())", href)
+    return text
+
+
+def test_what_is_taken_along_from_a_frozen_view_is_what_it_shows(walls: Walls) -> None:
+    wall = walls.wall
+    operation = wall.operation()
+    with walls.screen() as screen:
+        screen.open(f"?lang=en&operation={operation}")
+        for count in (3, 5):  # the second time within the seconds before the server names a digest
+            wall.apprehended(operation, persons={"SYR": count})
+            screen.wait_for_number(str(count if count == 3 else 8))
+        screen.page.keyboard.press("Space")
+        shown = screen.page.locator("#asof a").all_inner_texts()
+        then = oracle.digest(wall.tallies())
+        wall.apprehended(operation, persons={"SYR": 9})
+        wall.wait_until_counted()
+        assert "8" == screen.number()
+        document: Any = json.loads(taken(screen, ".json"))
+        assert shown == [document["position"][side] for side in SECTIONS]
+        assert "past" == document["view"]
+        assert then == document["digest"] == screen.page.locator("#digest details > code").text_content()
+        rows = list(csv.DictReader(io.StringIO(taken(screen, ".csv"))))
+        assert ["8"] == [row["count"] for row in rows if row["measure"] == "persons"]
+        screen.page.keyboard.press("Space")
+        screen.wait_for_number("17")
+        assert "at=" not in (screen.page.locator('[data-export$=".csv"]').get_attribute("href") or "")
 
 
 def _named(walls: Walls, operation: str) -> bytes:
