@@ -244,14 +244,13 @@ function dayOf(plan, today) {
   return words.say("operation.day", { day: days(today), days: days(plan.ends) });
 }
 
+/** What the numbers are counted over. An operation without a period has its own days. */
 function period() {
   const { from, to } = view;
   if (from && to) return words.days(from, to);
-  return from
-    ? words.say("period.from", { from: words.day(from) })
-    : to
-      ? words.say("period.to", { to: words.day(to) })
-      : "";
+  if (from) return words.say("period.from", { from: words.day(from) });
+  if (to) return words.say("period.to", { to: words.day(to) });
+  return view.operation ? "" : words.say(view.kiosk ? "period.all.short" : "period.all");
 }
 
 function foot(shown) {

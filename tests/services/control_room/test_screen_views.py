@@ -30,6 +30,21 @@ def digits(screen: Screen) -> set[str]:
     return set(screen.page.locator("#figures td b").all_inner_texts())
 
 
+# What is counted over
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_view_without_a_period_says_that_it_counts_everything(walls: Walls, language: Language) -> None:
+    say = words(language)
+    with walls.screen() as screen:
+        for query, said in (("", say("period.all")), ("&kiosk=1", say("period.all.short")), ("&to=2020-01-31", "2020")):
+            screen.open(f"?lang={language}{query}")
+            assert said in screen.text("#day")
+            assert (said in (say("period.all"), say("period.all.short"))) == ("to=" not in query)
+        screen.open(f"?lang={language}&operation=KOLPA-26")
+        assert say("period.all") not in screen.text("#day")
+
+
 # A view of nothing that there is
 
 
