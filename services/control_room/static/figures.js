@@ -3,6 +3,7 @@
 import { find, make, mark, replace, write } from "./dom.js";
 import { amended } from "./tallies.js";
 
+const LONG = 6; // digits that leave no room beside them for their change, if they are the largest
 const CHIP_MS = 60_000; // how long a change is shown
 
 export class Figures {
@@ -74,7 +75,9 @@ export class Figures {
       const beside = make("span", { class: "beside" }, marks, make("span", { class: "unit" }));
       return make("span", { class: "figure" }, make("b"), " ", beside);
     });
-    write(find("b", cell), count === null ? "–" : words.number(count));
+    const digits = find("b", cell);
+    write(digits, count === null ? "–" : words.number(count));
+    mark(digits, { "data-long": digits.textContent.length > LONG ? "" : undefined });
     write(find(".unit", cell), count === null ? "" : words.count(`unit.${measure}`, count));
     const button = find(".amended", cell);
     const change = revised && words.signed(revised.change);

@@ -1,12 +1,13 @@
 // The lists of the screen: citizenships, sections, latest reports, devices, last year, amendments.
 
 import { localDay } from "./clock.js";
-import { fill, find, write } from "./dom.js";
-import { AMENDMENTS, inView, planOf, sums, yearBefore } from "./tallies.js";
+import { fill, find, make, write } from "./dom.js";
+import { AMENDMENTS, inView, LATEST, planOf, sums, yearBefore } from "./tallies.js";
 
 const MEASURES = ["persons", "smugglers", "smuggling_cases", "smuggled_persons", "remanded"];
 const number = (text, title) => ({ text, number: true, title });
 const code = (text) => ({ text, mark: "code" });
+const RESTS = new Set(["citizenship", "section", "devices"]); // the lists whose last row is the sum of the others
 const RANGES = 3; // so many gaps of a device are named, fewer on a wall; of more one less, and how many others
 
 /** Rows beyond `most` become one, made by `rest`; a single one too many is shown as it is. */
@@ -21,6 +22,40 @@ export class Lists {
   }
 
   draw(room, view, found, serverMs) {
+    this.write(room, view, found, serverMs);
+    // On a wall what fits is seen by writing it; a few times at most, since a heading may need another line then.
+    for (let times = 0; this.walled() && times < 3 && this.fit(); times++) this.write(room, view, found, serverMs);
+  }
+
+  /** Whether there is nothing to scroll, and what does not fit has to be said. */
+  walled() {
+    return this.most.citizenship !== Infinity && getComputedStyle(document.body).overflowY === "hidden";
+  }
+
+  /** Find out how many rows of each list there is room for; return whether it is another number than was thought. */
+  fit() {
+    const before = JSON.stringify(this.most);
+    for (const name of Object.keys(this.most)) {
+      const scroll = find(`#${name} .scroll`);
+      const rows = [...find("tbody", scroll).rows];
+      const edge = scroll.getBoundingClientRect().bottom + 1;
+      const boxes = rows.map((row) => row.getBoundingClientRect());
+      const whole = boxes.filter(({ bottom }) => bottom <= edge).length;
+      const last = boxes.at(-1);
+      const more = whole < rows.length ? 0 : Math.floor((edge - last.bottom) / Math.max(last.height, 1));
+      this.most[name] = Math.max(0, whole + more - (RESTS.has(name) ? 1 : 0)); // one row says how many others there are
+    }
+    return JSON.stringify(this.most) !== before;
+  }
+
+  /** Say beside a heading how many rows there is no room for, in a list whose last row does not say so. */
+  left(name, count) {
+    const heading = find(`#${name}-title`);
+    if (!find("small", heading)) heading.append(" ", make("small", { class: "quiet" }));
+    write(find("small", heading), count > 0 ? this.words.say("more", { n: this.words.number(count) }) : "");
+  }
+
+  write(room, view, found, serverMs) {
     const names = [...room.sides.keys()].filter((side) => !view.side || side === view.side);
     this.citizenships(found.citizenships, names);
     this.sections(room, view, found.sections);
@@ -122,8 +157,9 @@ export class Lists {
       .filter(({ side, operation, time, zone }) =>
         inView({ side, operation: operation ?? "", day: localDay(Date.parse(time), zone) }, view),
       )
-      .sort((a, b) => (b.received < a.received ? -1 : 1))
-      .slice(0, this.most.latest);
+      .sort((a, b) => (b.received < a.received ? -1 : 1));
+    const { latest: most } = this.most;
+    this.left("latest", most < LATEST ? Math.min(reports.length, LATEST) - most : 0);
     const spare = (text) => ({ text, mark: "spare" });
     const heads = [
       words.say("time"),
@@ -135,7 +171,7 @@ export class Lists {
     fill(
       find("#latest table"),
       heads,
-      reports.map(({ side, zone, position, type, time, unit, section, revision, reason, counts }) => {
+      reports.slice(0, most).map(({ side, zone, position, type, time, unit, section, revision, reason, counts }) => {
         const what = type === "withdrawal" ? `↩ ${words.say(`reason.${reason}`)}` : this.counted(type, counts ?? {});
         return {
           key: `${side} ${position}`,
@@ -247,6 +283,7 @@ export class Lists {
       [yearBefore(from), yearBefore(to)],
     ].map(([from, to]) => sums(room, { side: view.side, operation: "", from, to }).figures);
     const rows = MEASURES.filter((measure) => before[measure]);
+    this.left("lastyear", rows.length - this.most.lastyear);
     const heads = [
       words.say("measure"),
       number(words.days(from, to)),
@@ -256,7 +293,7 @@ export class Lists {
     fill(
       find("#lastyear table"),
       heads,
-      rows.map((measure) => {
+      rows.slice(0, this.most.lastyear).map((measure) => {
         const [a, b] = [now[measure]?.[""] ?? 0, before[measure][""] ?? 0];
         return {
           key: measure,

@@ -1,6 +1,6 @@
 // What is known of the sides, and the sums that the screen shows. Pure: no page, no clock, no network.
 
-const LATEST = 30; // as many as the server keeps; see also AMENDMENTS
+export const LATEST = 30; // as many as the server keeps; see also AMENDMENTS
 export const AMENDMENTS = 50;
 export const ALL = { operation: "", side: "", from: "", to: "" };
 

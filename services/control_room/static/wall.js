@@ -8,7 +8,7 @@ import { find, make, mark, replace, write } from "./dom.js";
 import { Figures } from "./figures.js";
 import { Lists } from "./lists.js";
 import { Stream } from "./stream.js";
-import { ALL, digestOf, hourly, isDay, knows, planOf, Room, sums, wrongIn } from "./tallies.js";
+import { ALL, digestOf, hourly, isDay, knows, LATEST, planOf, Room, sums, wrongIn } from "./tallies.js";
 import { Words } from "./words.js";
 
 const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
@@ -18,8 +18,8 @@ const CHECKED_MS = 60_000; // how often the page computes the digest itself
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
 const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
 const ICONS = { connecting: "◌", live: "●", delayed: "◐", lost: "✕", past: "◷", ended: "✕" };
-const MOST_ON_WALL = { citizenship: 11, section: 6, latest: 6, devices: 3 };
-const MOST = { citizenship: Infinity, section: Infinity, latest: 30, devices: Infinity };
+const MOST_ON_WALL = { citizenship: 11, section: 6, latest: 6, devices: 3, lastyear: 5 }; // to begin with
+const MOST = { citizenship: Infinity, section: Infinity, latest: LATEST, devices: Infinity, lastyear: Infinity };
 
 const steady = new Steady();
 const snapshot = JSON.parse(find("#snapshot").textContent);
@@ -134,6 +134,8 @@ function draw() {
   const serverMs = frozen?.at ?? asOf();
   const wrong = wrongIn(shown, new URLSearchParams(location.search));
   amiss(shown, wrong);
+  positions(shown, serverMs, wrong); // these first: what room they take the lists do not have
+  foot(shown);
   if (wrong.length) figures.draw(shown, ALL, null);
   else {
     const found = sums(shown, view);
@@ -141,8 +143,6 @@ function draw() {
     lists.draw(shown, view, found, serverMs);
     hours(shown, serverMs);
   }
-  positions(shown, serverMs, wrong);
-  foot(shown);
   drawnAt = performance.now();
   restMs = 3 * (drawnAt - began); // a slow PC with a large log spends a quarter of its time here, not all of it
 }
@@ -520,6 +520,7 @@ function listen() {
     if (event.target.name !== "at") go(event);
   });
   addEventListener("popstate", moved);
+  if (view.kiosk) new ResizeObserver(draw).observe(find("#panels")); // also when a warning needs room
   find("#freeze").hidden = past;
   find("#freeze").addEventListener("click", () => (frozen ? resume() : freeze()));
   find("#resume").addEventListener("click", () => {

@@ -138,3 +138,64 @@ def test_the_period_stands_beside_the_operation_however_long_its_name(walls: Wal
             assert "2 " in said  # the day of the operation too
             assert [] == screen.page.evaluate(_CUT, "header :is(#day, #health, #asof)")
             assert screen.text("#operation").startswith("Skupna")
+
+
+# What is cut off without a word: rows of a list, parts of the foot or of a big number.
+_SILENT: Final = """() => {
+    const whole = (one, around) => one.bottom <= around.bottom + 1.5 && one.right <= around.right + 1.5;
+    const box = (one) => one.getBoundingClientRect();
+    const found = [];
+    for (const section of document.querySelectorAll("#panels section"))
+        for (const row of section.querySelectorAll(".scroll tr, figcaption, svg"))
+            if (!whole(box(row), box(section))) found.push([section.id, row.textContent]);
+    for (const part of document.querySelectorAll("footer :is(p, span, summary), #panels section, header > *"))
+        if (part.checkVisibility() && !whole(box(part), { bottom: innerHeight, right: innerWidth }))
+            found.push(["page", part.id, part.textContent.slice(0, 40)]);
+    for (const part of document.querySelectorAll("#figures td :is(b, .unit, .chip, .amended)")) {
+        const cell = box(part.closest("td"));
+        if (part.checkVisibility() && part.textContent && (!whole(box(part), cell) || box(part).top < cell.top - 1.5))
+            found.push(["figure", part.textContent]);
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("size", list(SIZES))
+def test_on_a_wall_of_any_shape_nothing_is_cut_without_a_word(walls: Walls, size: str) -> None:
+    """Rows that do not fit are counted in the last row or beside the heading, also once an audit fills the foot."""
+    with walls.screen(viewport=SIZES[size]) as screen:
+        for language in LANGUAGES:
+            opened(walls, screen, f"?kiosk=1&lang={language}")
+            width, height = SIZES[size].values()
+            extent = "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+            assert [width, height] == screen.page.evaluate(extent)
+            assert [] == screen.page.evaluate(_SILENT)
+            for name in ("citizenship", "section", "devices"):
+                rows = screen.page.locator(f"#{name} tbody tr")
+                last = rows.last.locator("td, th").first.inner_text()
+                assert "(" in last or (name == "citizenship" and rows.count() == len(CITIZENSHIPS))
+                assert rows.count() >= 4
+            screen.page.evaluate(
+                """() => (document.querySelector("#audit").textContent =
+                    "✓ SI rebuilt = live at 1795914801311-0, 02:13:22 CET ".repeat(4))"""
+            )
+            screen.page.wait_for_timeout(100)
+            assert [] == screen.page.evaluate(_SILENT)
+
+
+def test_a_change_and_its_reason_push_nothing_down(walls: Walls) -> None:
+    """The room for ▲ and `r −n` is there before they are."""
+    operation = walls.wall.operation()
+    place = """() => Array.from(document.querySelectorAll("#figures tr, #panels section"),
+        (one) => Math.round(one.getBoundingClientRect().top))"""
+    for size in ("full", "small", "upright"):
+        with walls.screen(viewport=SIZES[size]) as screen:
+            screen.open(f"?kiosk=1&lang=sl&operation={operation}")
+            before = screen.page.evaluate(place)
+            amended = walls.wall.apprehended(operation, persons={"SYR": 9_999, "AFG": 9_999})
+            correction: Any = {"amends": amended, "revision": 1, "persons": {"SYR": 8_765, "AFG": 9_999}}
+            walls.wall.report("apprehension", operation, **correction)
+            walls.wall.report("custody", operation, case=f"K-{size}", remanded={"UKR": 9_999, "AFG": 9_999})
+            wait_for(lambda: screen.page.locator(".amended:visible").count() >= 2, what="the mark")
+            assert before == screen.page.evaluate(place)
+            assert [] == screen.page.evaluate(_SILENT)
