@@ -119,7 +119,10 @@ class SideShown(Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """The tallies of the visible sides; `id` is where a stream goes on from, `at` what a past view was asked for."""
+    """The tallies of the visible sides; `id` is where a stream goes on from, `at` what a past view was asked for.
+
+    `ahead` says that what was asked for has not come yet: it is then a view of now that does not move.
+    """
 
     view: Literal["live", "past"]
     now: datetime
@@ -128,6 +131,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     fold_version: int
     sides: tuple[SideShown, ...]
     at: str = ""
+    ahead: bool = False
 
 
 class ChangeMessage(Struct, frozen=True, kw_only=True):

@@ -172,7 +172,7 @@ def _choice(text: str, sets: Mapping[str, str], address: str, *, current: bool, 
 def _banners(say: Words, view: View) -> str:
     live = view._replace(at="").query(say.language)
     past = (
-        f'<p class="past">◷ {_e(say("past.band", position=view.at))} '
+        f'<p class="past"><span>◷ {_e(say("past.band", position=view.at))}</span> '
         f'<a href="{_e(live)}" data-set="at=">{_e(say("past.live"))}</a></p>'
         if view.at
         else ""
@@ -189,7 +189,7 @@ def _banners(say: Words, view: View) -> str:
 
 def _filters(say: Words, view: View) -> str:
     """Return a form that works by the address alone; with the script it works without a reload."""
-    hint = ' placeholder="2024-03-14T12:00:00+01:00" size="24" spellcheck="false" autocomplete="off"'
+    hint = ' placeholder="2024-03-14 12:00" size="24" spellcheck="false" autocomplete="off"'
     hidden = {"lang": say.language, "theme": view.theme, "kiosk": "1" if view.kiosk else ""}
     fields = [
         _select(say, "operation", view.operation),

@@ -26,7 +26,7 @@ from schemas.vocabulary import Side
 from services.control_room.book import joined_digest
 from services.control_room.export import Export, Filters, as_csv, export
 from services.control_room.page import THEMES, View, login_page, page, trouble_page
-from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, Past, read_at
+from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, EXAMPLES_LOCAL, Past, lies_ahead, read_at
 from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
 from services.control_room.streams import Audience, Stream, Streams, write_id
@@ -250,7 +250,9 @@ class ControlRoom:
         title, text, again_s = "trouble.server-away", "", AGAIN_S
         if refused.pointer == "at":
             title, again_s = "at.title", 0
-            text = say("at.wrong", position=EXAMPLE_POSITION, time=EXAMPLE_TIME, at=view.at)
+            text = say(
+                "at.wrong", position=EXAMPLE_POSITION, time=EXAMPLE_TIME, local=", ".join(EXAMPLES_LOCAL), at=view.at
+            )
         elif refused.code == "fault":
             title = "fault.title"
         html = trouble_page(language, view, self._addresses, title=title, text=text, again_s=again_s)
@@ -319,7 +321,7 @@ class ControlRoom:
 
     async def _past_snapshot(self, audience: Audience, at: str) -> bytes:
         try:
-            stops = read_at(at, audience)
+            stops = read_at(at, audience, self.sides[audience[0]].side.zone, self._now())
         except UsageError as error:
             raise RefusedError(problem("malformed-request", 400, str(error), pointer="at")) from error
         shown = await self._past.shown(stops)
@@ -332,6 +334,7 @@ class ControlRoom:
                 fold_version=FOLD_VERSION,
                 sides=tuple(shown),
                 at=at,
+                ahead=lies_ahead(stops, self._now()),
             )
         )
 

@@ -24,6 +24,7 @@ const MOST = { citizenship: Infinity, section: Infinity, latest: LATEST, devices
 const steady = new Steady();
 const snapshot = JSON.parse(find("#snapshot").textContent);
 const past = snapshot.view === "past";
+const before = past && snapshot.sides.every(({ position }) => position === "0-0"); // the first entry of the log
 const words = new Words(await fetchWords(document.body.dataset.words));
 let room = new Room(snapshot);
 let view = readAddress();
@@ -78,6 +79,10 @@ stream?.addEventListener("ended", () => {
   tick();
 });
 
+if (before || snapshot.ahead) {
+  const text = words.say(before ? "past.before" : "past.ahead", { position: snapshot.at });
+  write(find("#banners .past span"), `◷ ${text}`);
+}
 listen();
 options();
 draw();
@@ -151,6 +156,7 @@ function draw() {
 function amiss(shown, wrong) {
   const place = find("#amiss");
   for (const part of [find("#panels"), find("footer .controls")]) part.hidden = wrong.length > 0;
+  if (before) find("#panels").hidden = true; // with nothing reported there is nothing to list, and no hour to begin at
   mark(place, { class: wrong.length ? "wrong" : "note" });
   const unopened = !wrong.length && view.operation && knows(shown, view.operation) === "named";
   const texts = wrong.map(({ what, name, value, from, to }) =>
@@ -175,7 +181,7 @@ function amiss(shown, wrong) {
 /** The moment, in the server's time, at which the numbers were true. */
 function asOf() {
   const latest = Math.max(...Array.from(room.sides.values(), ({ position }) => Number.parseInt(position)));
-  return past ? latest : Date.parse(looked);
+  return past && !before ? latest : Date.parse(looked);
 }
 
 function hours(shown, serverMs) {
@@ -220,7 +226,8 @@ function positions(shown, serverMs, wrong) {
     make("span"),
     ...parts.map(([side]) => make("span", {}, ` · ${side} `, make("a", { "data-position": side }))),
   ]);
-  write(place.firstChild, words.say("asof", { time: words.time(serverMs, zone, { today: clock.now() }) }));
+  const asof = () => words.say("asof", { time: words.time(serverMs, zone, { today: clock.now() }) });
+  write(place.firstChild, before ? words.say("past.nothing") : asof());
   for (const [side, position] of parts) {
     const link = find(`[data-position="${side}"]`, place);
     write(link, position);
@@ -234,7 +241,8 @@ function positions(shown, serverMs, wrong) {
   const name = view.operation ? plan?.name || view.operation : words.say("operation.all");
   write(find("#operation"), name);
   mark(find("#operation"), { title: view.operation ? `${view.operation} ${name}` : undefined });
-  write(find("#day"), [wrong.length ? "" : period(), plan && dayOf(plan, localDay(serverMs, zone))].filter(Boolean).join(" · "));
+  if (before) write(find("#day"), "");
+  else write(find("#day"), [wrong.length ? "" : period(), plan && dayOf(plan, localDay(serverMs, zone))].filter(Boolean).join(" · "));
 }
 
 function dayOf(plan, today) {

@@ -461,7 +461,7 @@ def test_the_past_is_a_replay_to_that_position(client: redis.Redis, settings: Se
     assert '"view":"past"' in page.text and 'data-state="past"' in page.text
 
 
-@pytest.mark.parametrize("at", ["nonsense", "2024-03-14T12:00:00", "1710385929000", "SI:1-0", "%00", "9" * 400])
+@pytest.mark.parametrize("at", ["nonsense", "2024-03-32", "25:00", "SI:1-0", "%00", "9" * 400])
 @pytest.mark.parametrize("path", ["/api/tallies", "/api/tallies.csv", "/api/tallies.json"])
 def test_a_past_that_is_none_is_refused_in_words(auditor: Browser, path: str, at: str) -> None:
     answer = auditor.get(f"{path}?at={at}")
@@ -471,7 +471,7 @@ def test_a_past_that_is_none_is_refused_in_words(auditor: Browser, path: str, at
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("at", ["nonsense", "<script>", "2024-03-14T12:00:00"])
+@pytest.mark.parametrize("at", ["nonsense", "<script>", "14.3.2024"])
 def test_a_past_that_is_none_is_a_page_that_leads_to_the_present(auditor: Browser, at: str, language: Language) -> None:
     answer = auditor.get(f"/?at={quote(at)}&lang={language}&kiosk=1")
     assert (400, "text/html") == (answer.status_code, answer.headers["content-type"].partition(";")[0])

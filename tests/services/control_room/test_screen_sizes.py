@@ -184,7 +184,7 @@ def test_on_a_wall_of_any_shape_nothing_is_cut_without_a_word(walls: Walls, size
 
 
 def test_a_change_and_its_reason_push_nothing_down(walls: Walls) -> None:
-    """The room for ▲ and `r −n` is there before they are."""
+    """The room for what changed and was amended is there before they are."""
     operation = walls.wall.operation()
     place = """() => Array.from(document.querySelectorAll("#figures tr, #panels section"),
         (one) => Math.round(one.getBoundingClientRect().top))"""

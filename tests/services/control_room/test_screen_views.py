@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -108,6 +109,32 @@ def test_an_operation_that_nobody_opened_is_shown_when_reports_name_it_and_loses
         screen.open(f"?lang=en&operation={late}")
         assert f"Nobody has opened the operation {late}: shown is" in screen.text("#amiss")
         assert "7" == screen.number()
+
+
+# The past as somebody asks for it
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_time_that_is_typed_is_read_and_one_outside_the_log_is_not_dated(walls: Walls, language: Language) -> None:
+    say = words(language)
+    with walls.screen(may_fail=True) as screen:
+        screen.open(f"?lang={language}")
+        screen.page.locator("#filters [name=at]").fill(f"{datetime.now(UTC).date()}")
+        screen.page.keyboard.press("Enter")
+        screen.wait_for_state("past")
+        assert "6" == screen.number() or int(screen.number()) > 6
+        assert say("past.band", position="").strip() in screen.text("#banners .past")
+        tomorrow = f"{datetime.now(UTC).date() + timedelta(days=2)}"
+        screen.open(f"?lang={language}&at={tomorrow}", "past")
+        assert say("past.ahead", position=tomorrow) in screen.text("#banners .past")
+        for early in ("0-0", "1999-01-01"):
+            screen.open(f"?lang={language}&at={early}", "past")
+            assert say("past.before", position=early) in screen.text("#banners .past")
+            assert "1970" not in screen.text("body")
+            assert say("past.nothing") in screen.text("#asof")
+            assert {"0"} == digits(screen)
+        screen.page.goto(f"{walls.wall.address}/?lang={language}&at=yesterday")
+        assert "2024-03-14 12:00" in screen.text("main")
 
 
 # What is taken along
