@@ -65,6 +65,7 @@ def page(language: Language, view: View, snapshot_json: str, assets: Mapping[str
     body = [
         f'<body class="wall{kiosk}" data-state="{"past" if view.at else "connecting"}" data-words="{words_at}">',
         f'<a class="skip" href="#figures">{_e(say("skip"))}</a>',
+        _way_out(say, view),
         _header(say, view),
         _menu(say, view),
         _banners(say, view),
@@ -134,6 +135,14 @@ def _header(say: Words, view: View) -> str:
         '<span id="age"></span> <span id="lag"></span></p><p id="asof"></p>'
         f'<button id="more" type="button" popovertarget="menu" aria-label="{_e(say("menu"))}">☰</button></header>'
     )
+
+
+def _way_out(say: Words, view: View) -> str:
+    """Return the link out of a wall's view; it is seen once somebody moves the mouse or reaches it by the keyboard."""
+    if not view.kiosk:
+        return ""
+    desk = _e(view._replace(kiosk=False).query(say.language))
+    return f'<a id="leave" href="{desk}" data-set="kiosk=">{_e(say("kiosk.leave"))}</a>'
 
 
 def _menu(say: Words, view: View) -> str:

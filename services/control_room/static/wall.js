@@ -16,6 +16,7 @@ const SPOKEN_MS = 30_000; // a screen reader hears the numbers at most so often
 const DAY_MS = 10_000; // how often the hours of a day that is over are asked for, while reports come
 const CHECKED_MS = 60_000; // how often the page computes the digest itself
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
+const MOVED_MS = 5_000; // how long a moved mouse shows the way out of a wall's view
 const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
 const ICONS = { connecting: "◌", live: "●", delayed: "◐", lost: "✕", past: "◷", ended: "✕" };
 const MOST_ON_WALL = { citizenship: 11, section: 6, latest: 6, devices: 3, lastyear: 5 }; // to begin with
@@ -545,6 +546,14 @@ function listen() {
       if (frozen) resume();
       else freeze();
     } else if (event.key === "Escape" && frozen) resume();
+    else if (event.key === "Escape" && view.kiosk) find("#leave").click();
+  });
+  if (!view.kiosk) return;
+  let still;
+  addEventListener("pointermove", () => {
+    document.body.dataset.moved = "";
+    clearTimeout(still);
+    still = setTimeout(() => delete document.body.dataset.moved, MOVED_MS);
   });
 }
 

@@ -14,6 +14,7 @@ import pytest
 from services.control_room.words import LANGUAGES, Language, words
 from tests import given, oracle
 from tests.screens import SECTIONS, Screen, Walls, running_wall
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,34 @@ def test_an_operation_that_nobody_opened_is_shown_when_reports_name_it_and_loses
         screen.open(f"?lang=en&operation={late}")
         assert f"Nobody has opened the operation {late}: shown is" in screen.text("#amiss")
         assert "7" == screen.number()
+
+
+# Out of the wall's view
+
+
+@pytest.mark.parametrize("way", ["Escape", "mouse", "Tab"])
+def test_a_wall_is_left_by_escape_the_mouse_or_the_keyboard(walls: Walls, way: str) -> None:
+    with walls.screen() as screen:
+        screen.open("?kiosk=1&lang=en&operation=KOLPA-26")
+        leave = screen.page.locator("#leave")
+        seen = "(one) => one.getBoundingClientRect().right <= innerWidth"
+        assert not leave.evaluate(seen)
+        screen.page.keyboard.press("Space")
+        screen.page.keyboard.press("Escape")  # this one is for the frozen view
+        assert "kiosk=1" in screen.page.url
+        if way == "Escape":
+            screen.page.keyboard.press("Escape")
+        elif way == "mouse":
+            screen.page.mouse.move(200, 200)
+            wait_for(lambda: leave.evaluate(seen), what="the way out")
+            leave.click()
+        else:
+            while not leave.evaluate("(one) => one === document.activeElement"):
+                screen.page.keyboard.press("Tab")
+            assert leave.evaluate(seen)
+            screen.page.keyboard.press("Enter")
+        screen.page.locator("#freeze").wait_for()
+        assert screen.page.url.endswith("/?lang=en&operation=KOLPA-26")
 
 
 # The past as somebody asks for it
