@@ -59,7 +59,10 @@ class ReportShown(Struct, frozen=True, kw_only=True):
 
 
 class AmendmentShown(Struct, frozen=True, kw_only=True):
-    """One amendment: by how much it changed each cell, and why if it took a report back."""
+    """One amendment: by how much it changed each cell, and why if it took a report back.
+
+    `of` is the type of the version that it took the place of, empty if it came before any.
+    """
 
     position: Position
     received: datetime
@@ -70,6 +73,7 @@ class AmendmentShown(Struct, frozen=True, kw_only=True):
     day: str
     reason: WithdrawalReason | None
     changes: dict[str, int]
+    of: str = ""
 
 
 class Hours(Struct, frozen=True):

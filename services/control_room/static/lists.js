@@ -120,16 +120,23 @@ export class Lists {
       .map(([place, counts]) => ({ place, counts, plan: planned.get(place) }))
       .filter(told)
       .sort((a, b) => (b.counts.persons ?? 0) - (a.counts.persons ?? 0) || (a.place < b.place ? -1 : 1));
-    const cells = (name, coverage, counts) => [
+    // Two operations may have a section of the same name: beside it stands which, where the view is not of one.
+    const hidden = `off-phone ${view.operation ? "" : "off-wall"}`;
+    const count = (counts, measure) => number(words.number(counts[measure] ?? 0));
+    const cells = (name, operation, coverage, counts) => [
       name,
-      coverage,
-      ...["persons", "smugglers", "nil_reports"].map((measure) => number(words.number(counts[measure] ?? 0))),
+      ...(view.operation ? [] : [{ text: operation, clip: true }]),
+      { text: coverage, mark: hidden },
+      count(counts, "persons"),
+      { ...count(counts, "smugglers"), mark: "off-wall" },
+      count(counts, "nil_reports"),
     ];
     const heads = [
       words.say("section"),
-      words.say("coverage"),
+      ...(view.operation ? [] : [words.say("filter.operation")]),
+      { text: words.say("coverage"), mark: hidden },
       number(words.say("persons")),
-      number(words.say("smugglers")),
+      { ...number(words.say("smugglers")), mark: "off-wall" },
       number(words.say("nil"), words.say("measure.nil_reports")),
     ];
     const shown = limited(rows, this.most.section, (rest) => ({
@@ -140,11 +147,11 @@ export class Lists {
       find("#section table"),
       heads,
       shown.map(({ rest, place, counts, plan }) => {
-        if (rest) return { key: "rest", cells: cells(words.say("other", { n: rest }), "", counts) };
-        const [side, , section] = place.split("|");
+        if (rest) return { key: "rest", cells: cells(words.say("other", { n: rest }), "", "", counts) };
+        const [side, operation, section] = place.split("|");
         const text = `${side} ${section || words.say("section.none")}`;
         const name = { text, clip: true, title: plan?.area && `${text}: ${plan.area}` };
-        return { key: place, cells: cells(name, words.say(`coverage.${plan?.coverage ?? "none"}`), counts) };
+        return { key: place, cells: cells(name, operation, words.say(`coverage.${plan?.coverage ?? "none"}`), counts) };
       }),
       words.say("empty"),
     );
@@ -164,15 +171,17 @@ export class Lists {
     const heads = [
       words.say("time"),
       words.say("side"),
-      words.say("report"),
+      ...(view.operation ? [] : [words.say("filter.operation")]),
+      { text: words.say("report"), mark: "told" },
       spare(words.say("section")),
       spare(words.say("unit")),
     ];
     fill(
       find("#latest table"),
       heads,
-      reports.slice(0, most).map(({ side, zone, position, type, time, unit, section, revision, reason, counts }) => {
-        const what = type === "withdrawal" ? `↩ ${words.say(`reason.${reason}`)}` : this.counted(type, counts ?? {});
+      reports.slice(0, most).map((report) => {
+        const { side, zone, position, type, time, unit, operation, section, revision } = report;
+        const what = this.what(report, room.sides.get(side).amendments, serverMs);
         return {
           key: `${side} ${position}`,
           cells: [
@@ -183,12 +192,13 @@ export class Lists {
               mark: "code",
             },
             side,
+            ...(view.operation ? [] : [{ text: operation ?? "", clip: true }]),
             {
               text:
                 revision && type !== "withdrawal"
                   ? `${what} · ${words.say("amended.mark")} ${words.say("revised")}`
                   : what,
-              mark: type === "nil-report" ? "quiet" : undefined,
+              mark: type === "nil-report" ? "told quiet" : "told",
             },
             spare(section ?? ""),
             { text: unit ?? "", mark: "code spare" },
@@ -199,8 +209,25 @@ export class Lists {
     );
   }
 
-  counted(type, counts) {
+  /** What a report says: which operation was opened; what was taken back, by how much and when that came. */
+  what({ type, operation, zone, position, received, reason, counts }, amendments, serverMs) {
     const { words } = this;
+    if (type.startsWith("operation-")) return `${this.counted(type, {})}: ${operation}`;
+    if (type !== "withdrawal") return this.counted(type, counts ?? {});
+    const { of, changes } = amendments.find((one) => one.position === position) ?? {};
+    const taken = {};
+    for (const [cell, change] of Object.entries(changes ?? {})) {
+      const [, , , , measure, citizenship] = cell.split("|");
+      (taken[measure] ??= {})[citizenship] = (taken[measure][citizenship] ?? 0) + change;
+    }
+    const time = words.time(Date.parse(received), zone, { seconds: false, today: serverMs });
+    const what = of ? [this.counted(of, taken, true)] : [];
+    return `↩ ${[words.say(`reason.${reason}`), ...what, words.say("received.at", { time })].join(" · ")}`;
+  }
+
+  counted(type, counts, change) {
+    const { words } = this;
+    const number = (count) => (change ? words.signed(count) : words.number(count));
     const parts = Object.entries(counts)
       .filter(([measure]) => measure !== "apprehensions" && measure !== "nil_reports")
       .map(([measure, byCitizenship]) => {
@@ -208,12 +235,12 @@ export class Lists {
         const sum = entries.reduce((total, [, count]) => total + count, 0);
         const named = entries
           .filter(([code]) => code)
-          .map(([code, count]) => `${words.number(count)} ${words.citizenship(code)}`)
+          .map(([code, count]) => `${number(count)} ${words.citizenship(code)}`)
           .join(", ");
-        return `${words.number(sum)} ${words.count(`unit.${measure}`, sum)}${named ? `: ${named}` : ""}`;
+        return `${number(sum)} ${words.count(`unit.${measure}`, Math.abs(sum))}${named ? `: ${named}` : ""}`;
       });
     const name = words.say(`type.${words.has(`type.${type}`) ? type : "other"}`);
-    return type === "apprehension" && parts.length ? parts.join("; ") : [name, ...parts].join("; ");
+    return type === "apprehension" && parts.length && !change ? parts.join("; ") : [name, ...parts].join("; ");
   }
 
   devices(room, view, serverMs) {

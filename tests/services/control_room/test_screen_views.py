@@ -112,6 +112,34 @@ def test_an_operation_that_nobody_opened_is_shown_when_reports_name_it_and_loses
         assert "7" == screen.number()
 
 
+# Of several operations
+
+
+def test_rows_of_two_operations_can_be_told_apart_where_the_view_is_of_all(walls: Walls) -> None:
+    wall = walls.wall
+    one, two = wall.operation(), wall.operation()
+    for operation in (one, two):
+        wall.apprehended(operation, persons={"SYR": 41})
+    taken_back = wall.apprehended(one, persons={"AFG": 3, "IRQ": 1})
+    wall.report("withdrawal", one, amends=taken_back, revision=1, reason="duplicate")
+    wall.wait_until_counted()
+    for kiosk in (0, 1):
+        with walls.screen(viewport={"width": 1920, "height": 1080}) as screen:
+            screen.open(f"?lang=en&kiosk={kiosk}")
+            latest = screen.page.locator("#latest tbody tr")
+            withdrawal = latest.filter(has_text="↩").first
+            withdrawal.wait_for()
+            told = withdrawal.inner_text()
+            assert one in told
+            assert "withdrawn: duplicate · apprehension; −4 persons: −3 Afghanistan, −1 Iraq · received " in told
+            sections = screen.page.locator("#section tbody tr").all_inner_texts()
+            assert {one, two} <= {row.split("\t")[1].strip() for row in sections if row.startswith("SI koper")}
+            if not kiosk:
+                assert latest.filter(has_text=f"operation opened: {two}").count() == 2
+            screen.open(f"?lang=en&kiosk={kiosk}&operation={one}")
+            assert "Operation" not in screen.text("#section thead")
+
+
 # Out of the wall's view
 
 
