@@ -34,10 +34,9 @@ export class Figures {
       this.#write(cell, measure, count, revised[measure]?.[side]);
       this.#note(cell, `${measure} ${side}`, count);
     }
-    this.fade();
   }
 
-  /** Take away the changes that are older than a minute. */
+  /** Write the changes, and take away those that are older than a minute. */
   fade() {
     for (const { cell, measure, side } of this.#cells()) {
       const key = `${measure} ${side}`;

@@ -149,6 +149,7 @@ function draw() {
     lists.draw(shown, view, found, serverMs);
     hours(shown, serverMs);
   }
+  if (!frozen) figures.fade();
   drawnAt = performance.now();
   restMs = 3 * (drawnAt - began); // a slow PC with a large log spends a quarter of its time here, not all of it
 }
@@ -537,6 +538,7 @@ function listen() {
     find("#freeze").focus();
   });
   find("#print").addEventListener("click", () => print());
+  leaving(find('[action="/logout"]'));
   addEventListener("beforeprint", () => (find("#digest details").open = true)); // paper carries the whole digest
   addEventListener("keydown", (event) => {
     if (find("#reasons").open || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
@@ -554,6 +556,19 @@ function listen() {
     document.body.dataset.moved = "";
     clearTimeout(still);
     still = setTimeout(() => delete document.body.dataset.moved, MOVED_MS);
+  });
+}
+
+/** Who logs out leaves nothing open: the other tabs of this browser go to the log-in page, their streams with them. */
+function leaving(form) {
+  const tabs = new BroadcastChannel("fieldtally");
+  tabs.addEventListener("message", () => location.reload());
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const answer = await fetch(form.action, { method: "POST", redirect: "manual" }).catch(() => null);
+    if (!answer) return form.submit(); // the browser says what is wrong
+    tabs.postMessage("out"); // not before: a tab that comes too early would still be let in
+    location.assign("/");
   });
 }
 

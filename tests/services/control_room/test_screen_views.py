@@ -231,3 +231,19 @@ def test_what_is_taken_along_from_a_frozen_view_is_what_it_shows(walls: Walls) -
 
 def _named(walls: Walls, operation: str) -> bytes:
     return given.apprehension(section="koper", persons={"SYR": 7}, **walls.wall._head("SI", operation))
+
+
+# Logging out
+
+
+@pytest.mark.parametrize("other", ["live", "past"])
+def test_who_logs_out_in_one_tab_has_logged_out_in_all(walls: Walls, other: str) -> None:
+    with walls.screen(may_fail=True) as screen:
+        screen.open("?lang=en")
+        beside = Screen(walls.wall, screen.page.context.new_page())
+        beside.open(f"?lang=en&operation=KOLPA-26{'&at=12:00' if other == 'past' else ''}", other)
+        screen.page.get_by_role("button", name="Log out").click()
+        for one in (screen, beside):
+            one.page.locator("input[name=token]").wait_for()
+        assert "operation=KOLPA-26" in beside.page.url
+        assert not beside._linked
