@@ -81,10 +81,21 @@ def page(language: Language, view: View, snapshot_json: str, assets: Mapping[str
     return _top(say, view.theme, say("title"), assets, head) + "\n".join(body)
 
 
-def login_page(language: Language, onward: str, *, wrong: bool, assets: Mapping[str, str], theme: str = "auto") -> str:
-    """Return the page that asks for a token; a log-in leads `onward`, `wrong` says that a token was refused."""
+def login_page(
+    language: Language,
+    onward: str,
+    *,
+    wrong: bool,
+    assets: Mapping[str, str],
+    theme: str = "auto",
+    why: str = "login.wrong",
+) -> str:
+    """Return the page that asks for a token; a log-in leads `onward`.
+
+    `wrong` says that a token was refused, `why` is the key of the words that say what is wrong with it.
+    """
     say = words(language)
-    refused = f'<p id="wrong" class="wrong" role="alert">✕ {_e(say("login.wrong"))}</p>' if wrong else ""
+    refused = f'<p id="wrong" class="wrong" role="alert">✕ {_e(say(why))}</p>' if wrong else ""
     described = ' aria-invalid="true" aria-describedby="wrong"' if wrong else ""
     return _top(say, theme, say("login.title"), assets, "") + (
         f'<body class="login"><main><h1>{_e(say("login.title"))}</h1>{refused}'

@@ -154,6 +154,10 @@ class ControlRoom:
         async def login(request: HttpRequest) -> HttpResponse:
             return await self._login(request)
 
+        @get("/login", sync_to_thread=False)
+        def login_by_address() -> HttpResponse:
+            return _response(b"", HTML_TYPE, 303, {**_SAFE, "location": "/"})  # as it stands in the bar after a refusal
+
         @post("/logout", status_code=303, sync_to_thread=False)
         def logout(request: HttpRequest) -> HttpResponse:
             secure = request.url.scheme == "https"
@@ -198,7 +202,20 @@ class ControlRoom:
             readiness = self._readiness()
             return _response(_json.encode(readiness), JSON_TYPE, 200 if readiness.status == "ready" else 503)
 
-        return [wall, login, logout, tallies, tallies_csv, tallies_json, hours, stream, static, live, ready]
+        return [
+            wall,
+            login,
+            login_by_address,
+            logout,
+            tallies,
+            tallies_csv,
+            tallies_json,
+            hours,
+            stream,
+            static,
+            live,
+            ready,
+        ]
 
     def _reset(self, side: RoomSide, reason: ResetReason) -> None:
         self._past.forget()
@@ -222,7 +239,8 @@ class ControlRoom:
         view_language = _language(_queried(onward), request.headers.get("accept-language", ""))
         if await self._sessions.audience(token) is None:
             self._logger.info("log_in_refused")
-            html = login_page(view_language, onward, wrong=True, assets=self._addresses)
+            why = "login.reports" if await self._sessions.reports(token) else "login.wrong"
+            html = login_page(view_language, onward, wrong=True, assets=self._addresses, why=why)
             return _response(html.encode(), HTML_TYPE, 401, _SAFE, request)
         secure = request.url.scheme == "https"
         location = quote(onward, safe="/?&=%:,+-._~")
@@ -449,6 +467,10 @@ class ControlRoom:
         path, status = request.url.path, error.problem.status
         if (path == "/" and request.method in {"GET", "HEAD"}) or (path == "/login" and status >= 500):
             return self._page_instead(request, error.problem, error.headers)
+        if path == "/login" and request.method == "POST":  # a person, whatever was sent
+            language = _language({}, request.headers.get("accept-language", ""))
+            html = login_page(language, "/", wrong=True, assets=self._addresses, why="login.none")
+            return _response(html.encode(), HTML_TYPE, status, {**_SAFE, **error.headers}, request)
         return _response(_json.encode(error.problem), PROBLEM_TYPE, error.problem.status, {**_PRIVATE, **error.headers})
 
     def _failed(self, request: HttpRequest, error: FieldtallyError) -> HttpResponse:

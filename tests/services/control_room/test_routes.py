@@ -225,6 +225,23 @@ def test_a_wrong_token_gets_the_page_again_which_says_so(served: Served) -> None
     assert "0" * 43 not in repr(served.lines)
 
 
+@pytest.mark.parametrize("role", ["unit", "desk"])
+def test_a_token_that_reports_is_told_apart_from_one_that_is_not_known(
+    served: Served, client: redis.Redis, settings: Settings, role: Any
+) -> None:
+    with Browser(served.address) as browser:
+        answer = log_in(browser, enrolled(client, settings.prefix, role, unit="one"), "/?lang=en")
+        assert 401 == answer.status_code
+        assert words("en")("login.reports") in answer.text
+        assert "set-cookie" not in answer.headers
+
+
+def test_the_log_in_page_s_own_address_leads_to_the_screen(served: Served) -> None:
+    with Browser(served.address) as browser:
+        answer = browser.get("/login")
+        assert (303, "/") == (answer.status_code, answer.headers["location"])
+
+
 @pytest.mark.parametrize(
     "onward",
     [
@@ -254,7 +271,8 @@ def test_a_log_in_has_a_bounded_body(served: Served, client: redis.Redis, settin
         for body in (b"token=" + b"x" * LOGIN_BYTES_MAX, (b"x" * 1_000 for _ in range(100))):
             answer = browser.send("POST", "/login", content=body)
             assert 413 == answer.status_code
-            assert "problem+json" in answer.headers["content-type"]
+            assert "text/html" in answer.headers["content-type"]
+            assert escape(words("en")("login.none")) in answer.text
         for odd in (b"", b"\xff\xfe", b"token", b"token=%zz&next=%", b"&&&=;", b"{}"):
             assert 401 == browser.send("POST", "/login", content=odd).status_code
 
@@ -518,14 +536,14 @@ def test_every_file_has_its_kind(served: Served) -> None:
     [
         "/nonsense", "/static/", "/static/none.js", "/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py",
         "/static/%2e%2e%2fapp.py", "/static/..\\app.py", "/static//etc/passwd", "/static/words/en.json", "/api",
-        "/api/", "/api/tallies.xml", "/static/wall.js%00", "/static/__init__.py", "/login/", "/.git/config", "/schema",
+        "/api/", "/api/tallies.xml", "/static/wall.js%00", "/static/__init__.py", "/.git/config", "/schema",
     ],
 )  # fmt: skip
 def test_what_there_is_not_is_not_found(served: Served, path: str) -> None:
     status, headers, body = raw(served.address, f"GET {path} HTTP/1.1")
-    assert status in (404, 405) if path == "/login/" else status == 404
+    assert status == 404
     assert "application/problem+json" in headers
-    assert "not-found" in body or path == "/login/"
+    assert "not-found" in body
     assert "import" not in body
 
 
@@ -543,7 +561,7 @@ def raw(address: str, line: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/login"), ("GET", "/logout"), ("POST", "/"), ("DELETE", "/api/tallies"), ("POST", "/api/stream"),
+    [("PUT", "/login"), ("GET", "/logout"), ("POST", "/"), ("DELETE", "/api/tallies"), ("POST", "/api/stream"),
      ("PUT", "/static/wall.js")],
 )  # fmt: skip
 def test_a_method_that_there_is_not_is_refused(viewer: Browser, method: str, path: str) -> None:
