@@ -20,7 +20,7 @@ export class Room {
   }
 
   /** Take in a `change`: absolute counts, so that one that comes twice changes nothing. False: not of these tallies. */
-  change({ side: name, position, generation, cells, hours, latest = [], amendments = [], amended }) {
+  change({ side: name, position, generation, at, cells, hours, latest = [], amendments = [], amended }) {
     const side = this.sides.get(name);
     if (!side || side.generation !== generation) return false;
     for (const [text, count] of Object.entries(cells ?? {}))
@@ -30,6 +30,7 @@ export class Room {
     side.amendments = newest(amendments, side.amendments, AMENDMENTS);
     for (const [text, cell] of apart(amended)) side.amended.set(text, cell);
     side.position = position;
+    side.heard = later(side.heard, at); // whatever is counted has been heard
     this.whole = false;
     return true;
   }
@@ -37,8 +38,14 @@ export class Room {
   /** Take in what a `heartbeat` or a `side` says of a side beside its tallies. The position is the tallies' own. */
   about({ side: name, position, ...facts }) {
     const side = this.sides.get(name);
-    if (side) Object.assign(side, facts);
+    // A heartbeat may know an older entry as the last one than a change that came before it.
+    if (side) Object.assign(side, facts, "heard" in facts && { heard: later(side.heard, facts.heard) });
   }
+}
+
+/** The later of two times, either of which may be none. */
+export function later(a, b) {
+  return a && (!b || Date.parse(a) > Date.parse(b)) ? a : b;
 }
 
 function apart(cells) {

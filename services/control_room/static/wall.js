@@ -8,7 +8,7 @@ import { find, make, mark, replace, write } from "./dom.js";
 import { Figures } from "./figures.js";
 import { Lists } from "./lists.js";
 import { Stream } from "./stream.js";
-import { ALL, digestOf, hourly, isDay, knows, LATEST, planOf, Room, sums, wrongIn } from "./tallies.js";
+import { ALL, digestOf, hourly, isDay, knows, LATEST, later, planOf, Room, sums, wrongIn } from "./tallies.js";
 import { Words } from "./words.js";
 
 const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
@@ -36,6 +36,7 @@ const figures = new Figures(words, steady, (measure, side, revised) =>
 const lists = new Lists(words, view.kiosk ? MOST_ON_WALL : MOST, address);
 
 let looked = snapshot.now; // when the server last saw the store
+let told = ""; // the time of the newest change: the numbers are of then at least, though nobody has looked since
 let lookedS = 0; // how long ago that was when it last spoke: its silence is another fact
 let trouble = "";
 let lateMs = 0;
@@ -60,13 +61,14 @@ const stream = past ? null : new Stream(room.id, steady);
 stream?.addEventListener("snapshot", ({ detail }) => {
   room = new Room(detail);
   clock.set(detail.now);
-  [looked, lookedS, lateMs] = [detail.now, 0, 0];
+  [looked, lookedS, lateMs, told] = [detail.now, 0, 0, ""];
   options();
   changed();
 });
 stream?.addEventListener("change", ({ detail }) => {
-  if (room.change(detail)) changed();
-  else stream.renew();
+  if (!room.change(detail)) return stream.renew();
+  told = later(told, detail.at);
+  changed();
 });
 stream?.addEventListener("side", ({ detail }) => {
   room.about(detail);
@@ -183,7 +185,7 @@ function amiss(shown, wrong) {
 /** The moment, in the server's time, at which the numbers were true. */
 function asOf() {
   const latest = Math.max(...Array.from(room.sides.values(), ({ position }) => Number.parseInt(position)));
-  return past && !before ? latest : Date.parse(looked);
+  return past && !before ? latest : Date.parse(later(looked, told));
 }
 
 function hours(shown, serverMs) {

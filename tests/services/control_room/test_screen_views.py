@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -247,3 +249,32 @@ def test_who_logs_out_in_one_tab_has_logged_out_in_all(walls: Walls, other: str)
             one.page.locator("input[name=token]").wait_for()
         assert "operation=KOLPA-26" in beside.page.url
         assert not beside._linked
+
+
+# How old it is
+
+_DEAF = """
+const add = EventSource.prototype.addEventListener;
+EventSource.prototype.addEventListener = function (kind, listener) {
+    add.call(this, kind, (event) => kind === "heartbeat" && globalThis.deaf || listener(event));
+};"""
+
+
+def test_a_change_moves_at_once_as_of_when_and_how_long_ago_something_was_heard(walls: Walls) -> None:
+    """Within the seconds before a heartbeat, too: the position would be younger than the time beside it."""
+    operation = walls.wall.operation()
+    with walls.screen() as screen:
+        screen.page.add_init_script(_DEAF)
+        screen.open(f"?lang=en&operation={operation}")
+        screen.page.evaluate("globalThis.deaf = true")
+        for count in range(1, 3):
+            screen.page.wait_for_timeout(1_300)
+            walls.wall.apprehended(operation)
+            screen.wait_for_number(str(count))
+            screen.page.wait_for_timeout(1_050)  # the ages are written once a second
+            position = screen.text('#asof [data-position="SI"]')
+            received = datetime.fromtimestamp(int(position.partition("-")[0]) / 1_000, ZoneInfo("Europe/Ljubljana"))
+            assert screen.text("#asof").partition(" CE")[0][-8:] >= f"{received:%H:%M:%S}"
+            ago = re.search(r"heard (\d+) s ago", screen.text('#figures th[data-side="SI"]'))
+            assert ago
+            assert int(ago[1]) <= 2
