@@ -85,9 +85,12 @@ export function isDay(text) {
 /** Whether an operation has been opened by a side (its plan is known), or at least named by a report that counts. */
 export function knows(room, operation) {
   const sides = [...room.sides.values()];
-  if (sides.some(({ operations }) => operations.some((plan) => plan.operation === operation))) return "opened";
-  const named = (side) => [...side.cells.values()].some((cell) => cell.operation === operation);
-  return sides.some((side) => named(side) || side.latest.some((one) => one.operation === operation)) ? "named" : "";
+  const reports = sides.flatMap(({ latest }) => latest).filter((one) => one.operation === operation);
+  const planned = sides.some(({ operations }) => operations.some((plan) => plan.operation === operation));
+  // The report comes first, and the plan with the next look at the server.
+  if (planned || reports.some(({ type }) => type === "operation-opened")) return "opened";
+  const named = ({ cells }) => [...cells.values()].some((cell) => cell.operation === operation);
+  return reports.length || sides.some(named) ? "named" : "";
 }
 
 /** What a view asks for that there is not, `query` being its address: `{what, name, value}` of each. */

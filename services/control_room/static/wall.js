@@ -13,6 +13,7 @@ import { Words } from "./words.js";
 
 const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
 const SPOKEN_MS = 30_000; // a screen reader hears the numbers at most so often
+const SOON_MS = 2_000; // and another state so soon
 const DAY_MS = 10_000; // how often the hours of a day that is over are asked for, while reports come
 const CHECKED_MS = 60_000; // how often the page computes the digest itself
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
@@ -47,7 +48,8 @@ let fault = false; // an error in this page itself; only loading it anew ends th
 let connected = false;
 let lostSince = null;
 let checked = { at: -Infinity, digest: "" };
-let spokenAt = -Infinity;
+let spokenAt = steady.now(); // the first state is CONNECTING, and hardly worth a word
+let spokenState = "";
 let missed = ""; // positions that a heartbeat named and the page has not reached
 let due = false; // a drawing is under way
 const days = new Map(); // the hours of days that are over, once they were asked for
@@ -86,6 +88,10 @@ if (before || snapshot.ahead) {
   const text = words.say(before ? "past.before" : "past.ahead", { position: snapshot.at });
   write(find("#banners .past span"), `◷ ${text}`);
 }
+// Another language, a link or a reload: the page that was frozen is gone, and this one says so.
+addEventListener("pagehide", () => frozen && sessionStorage.setItem("frozen", "1"));
+if (sessionStorage.getItem("frozen") && !past) notice(words.say("frozen.ended"));
+sessionStorage.removeItem("frozen");
 listen();
 options();
 draw();
@@ -307,7 +313,8 @@ function tick() {
   if (state !== "lost") lostSince = null;
   else lostSince ??= Math.max(clock.now() - silentS * 1000, asOf());
   mark(document.body, { "data-state": state, "data-frozen": frozen ? "" : undefined });
-  write(find("#state"), `${ICONS[state]} ${words.say(`state.${state}`)}`);
+  const how = `${ICONS[state]} ${words.say(`state.${state}`)}`;
+  write(find("#state"), frozen ? words.say("frozen.link", { state: how }) : how); // what stands still is not live
   write(find("#age"), past || state === "connecting" ? "" : words.age(silentS));
   const lag = sides.reduce((sum, side) => sum + side.lag, 0);
   write(find("#lag"), past ? "" : `· ${words.say("lag", { n: words.number(lag) })}`);
@@ -383,9 +390,7 @@ function freezing() {
   const oldS = (steady.now() - frozen.since) / 1000;
   if (view.kiosk && oldS >= FREEZE_MAX_S) {
     resume();
-    const notice = find("#notice");
-    write(notice, words.say("frozen.resumed", { age: words.age(FREEZE_MAX_S) }));
-    setTimeout(() => write(notice, ""), NOTICE_MS);
+    notice(words.say("frozen.resumed", { age: words.age(FREEZE_MAX_S) }));
     return;
   }
   write(find("strong", place), `❄ ${words.say("state.frozen")}`);
@@ -396,6 +401,12 @@ function freezing() {
     find("span", place),
     `${words.say("frozen.view", { time: words.time(frozen.at, zoneOf(room)), age: words.age(oldS) })} · ${how}`,
   );
+}
+
+function notice(text) {
+  const place = find("#notice");
+  write(place, text);
+  setTimeout(() => write(place, ""), NOTICE_MS);
 }
 
 function troubleWords(code) {
@@ -440,7 +451,7 @@ function title() {
 /** For those who hear the screen: one sentence, and only when it is another one. */
 function speak() {
   const place = find("#spoken");
-  if (frozen || steady.now() - spokenAt < SPOKEN_MS) return;
+  if (frozen || steady.now() - spokenAt < (state === spokenState ? SPOKEN_MS : SOON_MS)) return;
   const spoken = Array.from(
     document.querySelectorAll("#figures tbody tr"),
     (row) => `${row.cells[0].textContent}: ${find("b", row).textContent}`,
@@ -455,7 +466,7 @@ function speak() {
       time: words.time(asOf(), zoneOf(room), { seconds: false }),
     }),
   );
-  spokenAt = steady.now();
+  [spokenAt, spokenState] = [steady.now(), state];
 }
 
 function failed() {
@@ -486,16 +497,19 @@ function address(changes, base = location.pathname) {
 /** Fill in what may be chosen, and what links lead to from this view. */
 function options() {
   const form = find("#filters");
-  const plans = [
-    ...new Set([...room.sides.values()].flatMap(({ operations }) => operations.map(({ operation }) => operation))),
-  ].sort();
+  const codes = [...room.sides.values()].flatMap(({ operations }) => operations.map(({ operation }) => operation));
+  const label = (name, value) =>
+    name === "operation" ? [value, planOf(room, value)?.name].filter(Boolean).join(" · ") : value;
   for (const [name, values] of [
-    ["operation", plans],
+    ["operation", [...new Set(codes)].sort()],
     ["side", [...room.sides.keys()]],
   ]) {
     const select = form.elements[name];
-    const known = [...select.options].map(({ value }) => value);
-    for (const value of values) if (!known.includes(value)) select.add(make("option", { value }, value));
+    for (const value of values) {
+      const option = [...select.options].find((one) => one.value === value) ?? make("option", { value });
+      write(option, label(name, value));
+      if (!option.parentElement) select.add(option);
+    }
     const unseen = [...select.options].slice(1).filter(({ value }) => name === "side" && !values.includes(value));
     for (const option of unseen) option.remove();
     if (select !== document.activeElement) select.value = view[name];

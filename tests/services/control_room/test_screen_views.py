@@ -278,3 +278,45 @@ def test_a_change_moves_at_once_as_of_when_and_how_long_ago_something_was_heard(
             ago = re.search(r"heard (\d+) s ago", screen.text('#figures th[data-side="SI"]'))
             assert ago
             assert int(ago[1]) <= 2
+
+
+# What is said
+
+
+def test_the_first_state_is_spoken_soon_and_with_its_numbers(walls: Walls) -> None:
+    with walls.screen() as screen:
+        screen.open("?lang=en&operation=KOLPA-26")
+        wait_for(lambda: screen.page.locator("#spoken").text_content(), within_s=5, what="a sentence")
+        spoken = screen.page.locator("#spoken").text_content() or ""
+        assert spoken.startswith("LIVE, ")
+        assert "Persons apprehended: 4;" in spoken
+
+
+def test_a_croatian_date_at_the_end_of_a_sentence_has_one_full_stop(walls: Walls) -> None:
+    with walls.screen() as screen:
+        screen.open("?lang=hr&from=2020-01-01&to=2020-12-31")
+        assert screen.text("#lastyear tbody").endswith("2019.")
+        assert ".." not in screen.text("#lastyear tbody")
+
+
+def test_an_operation_is_chosen_by_its_code_and_name(walls: Walls) -> None:
+    code = walls.wall.operation(name="Zelena meja")
+    with walls.screen() as screen:
+        for query in ("", f"?operation={code}"):
+            screen.open(query)
+            option = screen.page.locator(f'#filters option[value="{code}"]')
+            assert f"{code} · Zelena meja" == option.text_content()
+
+
+def test_what_is_frozen_does_not_look_live_and_a_page_that_ends_it_says_so(walls: Walls) -> None:
+    with walls.screen() as screen:
+        screen.open("?lang=en")
+        screen.page.keyboard.press("Space")
+        assert "link: ● LIVE" == screen.text("#state")
+        screen.page.get_by_role("link", name="Slovenščina").click()
+        screen.wait_for_state("live")
+        assert "● V ŽIVO" == screen.text("#state")
+        assert words("sl")("frozen.ended") == screen.text("#notice")
+        screen.page.reload()
+        screen.wait_for_state("live")
+        assert screen.page.locator("#notice").is_hidden()
