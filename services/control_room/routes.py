@@ -24,7 +24,7 @@ from schemas.http import PROBLEM_TYPE, Check, Code, Liveness, Problem, Readiness
 from schemas.screen import HEARTBEAT_S, HeartbeatMessage, ResetReason, Snapshot, Trouble
 from schemas.vocabulary import Side
 from services.control_room.book import joined_digest
-from services.control_room.export import Export, Filters, as_csv, export
+from services.control_room.export import Export, Filters, as_csv, export, name_of
 from services.control_room.page import THEMES, View, login_page, page, trouble_page
 from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, EXAMPLES_LOCAL, Past, lies_ahead, read_at
 from services.control_room.room import RoomSide
@@ -171,14 +171,12 @@ class ControlRoom:
 
         @get("/api/tallies.csv")
         async def tallies_csv(request: HttpRequest) -> HttpResponse:
-            exported = await self._export(request)
-            headers = {**_PRIVATE, "content-disposition": 'attachment; filename="fieldtally.csv"'}
+            exported, headers = await self._export(request, "csv")
             return _response(as_csv(exported), "text/csv; header=present", 200, headers, request)
 
         @get("/api/tallies.json")
         async def tallies_json(request: HttpRequest) -> HttpResponse:
-            exported = await self._export(request)
-            headers = {**_PRIVATE, "content-disposition": 'attachment; filename="fieldtally.json"'}
+            exported, headers = await self._export(request, "json")
             return _response(_json.encode(exported), JSON_TYPE, 200, headers, request)
 
         @get("/api/hours")
@@ -287,7 +285,8 @@ class ControlRoom:
             return _response(b"", JSON_TYPE, 304, {**_PRIVATE, "etag": tag})
         return _response(encoded, JSON_TYPE, 200, {**_PRIVATE, "etag": tag}, request)
 
-    async def _export(self, request: HttpRequest) -> Export:
+    async def _export(self, request: HttpRequest, kind: str) -> tuple[Export, dict[str, str]]:
+        """Return what is taken along, and headers that say where it is true even if it has no rows."""
         audience = await self._audience(request.headers)
         query = _once(request)
         filters = Filters(
@@ -306,7 +305,13 @@ class ControlRoom:
             if at
             else self._snapshot(audience)
         )
-        return export(snapshot, filters)
+        exported = export(snapshot, filters)
+        return exported, {
+            **_PRIVATE,
+            "content-disposition": f'attachment; filename="{name_of(exported, filters)}.{kind}"',
+            "fieldtally-position": ",".join(f"{side}:{position}" for side, position in exported.position.items()),
+            "fieldtally-digest": exported.digest,
+        }
 
     async def _hours(self, request: HttpRequest) -> HttpResponse:
         audience = await self._audience(request.headers)

@@ -21,6 +21,7 @@ import pytest
 import redis
 
 from schemas.principals import ROLES
+from schemas.vocabulary import order
 from services.control_room import routes
 from services.control_room.routes import LOGIN_BYTES_MAX
 from services.control_room.words import LANGUAGES, Language, words
@@ -437,6 +438,18 @@ def test_exports_say_where_they_are_true(served: Served, auditor: Browser) -> No
     assert document["digest"] == auditor.snapshot()["digest"]
     assert len(rows) == len(document["rows"])
     assert [] == auditor.get("/api/tallies.json?to=2024-03-13").json()["rows"]
+    both, one = auditor.snapshot()["digest"], served.side("HR").digest
+    for query, sides, digest in (("", list(WORDS), both), ("&side=HR", ["HR"], one)):
+        empty = auditor.get(f"/api/tallies.csv?operation=NONE&to=2024-03-13{query}")
+        assert 1 == len(empty.text.splitlines())
+        positions = {side: served.side(side).position for side in sides}
+        newest = max(positions.values(), key=order)
+        assert (
+            ",".join(f"{side}:{position}" for side, position in positions.items())
+            == (empty.headers["fieldtally-position"])
+        )
+        assert digest == empty.headers["fieldtally-digest"]
+        assert empty.headers["content-disposition"].endswith(f'2024-03-13-{newest}.csv"')
 
 
 @pytest.mark.parametrize("name", ["from", "to"])
