@@ -546,7 +546,8 @@ function listen() {
     if (event.target.name !== "at") go(event);
   });
   addEventListener("popstate", moved);
-  if (view.kiosk) new ResizeObserver(draw).observe(find("#panels")); // also when a warning needs room
+  // Also when a warning needs room. Not at once: an observer that changes what it observes is an error of the page.
+  if (view.kiosk) new ResizeObserver(() => requestAnimationFrame(draw)).observe(find("#panels"));
   find("#freeze").hidden = past;
   find("#freeze").addEventListener("click", () => (frozen ? resume() : freeze()));
   find("#resume").addEventListener("click", () => {

@@ -186,7 +186,7 @@ def test_on_a_wall_of_any_shape_nothing_is_cut_without_a_word(walls: Walls, size
 def test_a_change_and_its_reason_push_nothing_down(walls: Walls) -> None:
     """The room for what changed and was amended is there before they are."""
     operation = walls.wall.operation()
-    place = """() => Array.from(document.querySelectorAll("#figures tr, #panels section"),
+    place = """() => Array.from(document.querySelectorAll("#figures tr, #panels"),
         (one) => Math.round(one.getBoundingClientRect().top))"""
     for size in ("full", "small", "upright"):
         with walls.screen(viewport=SIZES[size]) as screen:
@@ -199,3 +199,12 @@ def test_a_change_and_its_reason_push_nothing_down(walls: Walls) -> None:
             wait_for(lambda: screen.page.locator(".amended:visible").count() >= 2, what="the mark")
             assert before == screen.page.evaluate(place)
             assert [] == screen.page.evaluate(_SILENT)
+
+
+def test_a_wall_whose_screen_changes_its_shape_fits_again_and_goes_on(walls: Walls) -> None:
+    with walls.screen(viewport=SIZES["full"]) as screen:
+        opened(walls, screen, "?kiosk=1&lang=en")
+        for size in ("small", "upright", "browser", "full"):
+            screen.page.set_viewport_size(SIZES[size])  # type: ignore[arg-type]
+            wait_for(lambda: [] == screen.page.evaluate(_SILENT), what="everything to fit")
+            assert "live" == screen.state
