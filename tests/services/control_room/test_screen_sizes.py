@@ -179,8 +179,7 @@ def test_on_a_wall_of_any_shape_nothing_is_cut_without_a_word(walls: Walls, size
                 """() => (document.querySelector("#audit").textContent =
                     "✓ SI rebuilt = live at 1795914801311-0, 02:13:22 CET ".repeat(4))"""
             )
-            screen.page.wait_for_timeout(100)
-            assert [] == screen.page.evaluate(_SILENT)
+            wait_for(lambda: [] == screen.page.evaluate(_SILENT), what="everything to fit beside the audits")
 
 
 def test_a_change_and_its_reason_push_nothing_down(walls: Walls) -> None:
