@@ -59,7 +59,10 @@ class ReportShown(Struct, frozen=True, kw_only=True):
 
 
 class AmendmentShown(Struct, frozen=True, kw_only=True):
-    """One amendment: by how much it changed each cell, and why if it took a report back."""
+    """One amendment: by how much it changed each cell, and why if it took a report back.
+
+    `of` is the type of the version that it took the place of, empty if it came before any.
+    """
 
     position: Position
     received: datetime
@@ -70,6 +73,7 @@ class AmendmentShown(Struct, frozen=True, kw_only=True):
     day: str
     reason: WithdrawalReason | None
     changes: dict[str, int]
+    of: str = ""
 
 
 class Hours(Struct, frozen=True):
@@ -119,7 +123,10 @@ class SideShown(Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """The tallies of the visible sides; `id` is where a stream goes on from, `at` what a past view was asked for."""
+    """The tallies of the visible sides; `id` is where a stream goes on from, `at` what a past view was asked for.
+
+    `ahead` says that what was asked for has not come yet: it is then a view of now that does not move.
+    """
 
     view: Literal["live", "past"]
     now: datetime
@@ -128,6 +135,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     fold_version: int
     sides: tuple[SideShown, ...]
     at: str = ""
+    ahead: bool = False
 
 
 class ChangeMessage(Struct, frozen=True, kw_only=True):

@@ -110,14 +110,14 @@ class Wall:
 
     # What is reported
 
-    def operation(self, name: str | None = None) -> str:
-        """Open an operation of both sides that runs today; return its name."""
+    def operation(self, code: str | None = None, name: str | None = None) -> str:
+        """Open an operation of both sides that runs today; return its code."""
         number = next(self._numbers)
-        operation = name or f"OP-{number}"
+        operation = code or f"OP-{number}"
         today = datetime.now(UTC).date()
         for side, section in SECTIONS.items():
             opened = given.operation_opened(
-                name=f"Plan {number}",
+                name=name or f"Plan {number}",
                 starts=str(today - timedelta(days=1)),
                 ends=str(today + timedelta(days=1)),
                 sections={section: "joint"},

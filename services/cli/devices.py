@@ -270,6 +270,7 @@ class _Printing:
         if not reports and (qr or address):
             raise UsageError("--qr and --address are for units and desks: viewers and auditors send no reports")
         self._address = read_address(chosen, address)
+        self._screen = chosen.screen_address
         self._format = output_format
         self._qr = qr
 
@@ -277,12 +278,14 @@ class _Printing:
         link = enrolment_link(self._address, token, principal) if principal.role in REPORTING else None
         if self._format == "json":
             shown = {name: getattr(principal, name) for name in ("role", "side", "unit", "device")}
-            more = {"link": link} if link else {}
+            more = {"link": link} if link else {"screen": self._screen}
             print(msgspec.json.encode({"token": token, **shown, **more, "expires": _time(principal.expires)}).decode())
         else:
             until = f", valid until {_time(principal.expires)}" if principal.expires else ""
             print(f"{done}.\n\nIts token{until}, shown this once; keep it as you keep a password:\n\n{token}\n")
-            if link:
+            if not link:
+                print(f"To look, log in with it on the screen at {self._screen}\n")
+            else:
                 print(f"To join on the device:\n\nfieldtally report --join '{link}'\n")
                 self._print_qr(link)
         sys.stdout.flush()

@@ -29,6 +29,8 @@ BIG: Final[tuple[Measure, ...]] = ("persons", "smugglers", "smuggling_cases", "s
 TWO_COLUMNS: Final = 72
 ROOMY: Final = 110
 GAP: Final = 3
+RANGES: Final = 3
+"""As many gaps of a device are named; of more there are two and how many others: `lists.js` has the same."""
 LEAST: Final = 3
 """Lines that a list needs to say anything: its heading, the first row, and how many others there are."""
 
@@ -264,6 +266,8 @@ class _Panel(NamedTuple):
     rest: bool = True
     empty: str = ""
     style: str = ""
+    named: bool = False
+    """Whether its first column is but a name, which gives way down to a third of the width."""
 
     @property
     def lines(self) -> int:
@@ -279,6 +283,8 @@ class _Panel(NamedTuple):
             kept = lines - 2 if self.rest else lines - 1
             rows = [*rows[:kept], *([_others(rows[kept:])] if self.rest else [])]
         widths = [max(_text(row[at]).cell_len for row in (self.heading, *rows)) for at in range(len(self.heading))]
+        if self.named:
+            widths[0] = max(6, min(widths[0], max(width // 3, width - 2 - sum(widths[1:]))))
         others = sum(widths) - widths[self.flexible] + 2 * (len(widths) - 1)
         widths[self.flexible] = max(6, width - others)
         numeric = [any(isinstance(row[at], int) for row in rows) for at in range(len(widths))]
@@ -445,15 +451,22 @@ def _devices(snapshot: Snapshot) -> _Panel:
     asked.sort(key=lambda device: (-len(device.missing), -device.reused, -silent_s(device)))
     rows: list[tuple[Cell, ...]] = []
     for device in asked:
-        ranges = ", ".join(f"{low}" if low == high else f"{low}–{high}" for low, high in device.missing)
-        facts = [f"△ {ranges} missing"] if ranges else []
+        facts = [f"△ {_ranges(device.missing)} missing"] if device.missing else []
         if device.reused:
             facts.append(f"△ {many(device.reused, 'number')} used twice")
         if silent_s(device) > SILENT_S:
             facts.append(f"◐ silent for {_age(silent_s(device))}")
         rows.append((f"{device.unit}/{device.device}", Text("; ".join(facts), _WARNING)))
     heading = ("Devices to ask", f"{len(asked):,} of {len(known):,}")
-    return _Panel(heading, rows, flexible=1, empty="no numbers missing, none silent")
+    return _Panel(heading, rows, flexible=1, empty="no numbers missing, none silent", named=True)
+
+
+def _ranges(missing: Sequence[tuple[int, int]]) -> str:
+    """Return the first gaps in a device's numbers, and how many others there are."""
+    shown = missing if len(missing) <= RANGES else missing[: RANGES - 1]
+    left = len(missing) - len(shown)
+    texts = [f"{low}" if low == high else f"{low}–{high}" for low, high in shown]
+    return ", ".join(texts) + (f" +{left:,} more" if left else "")
 
 
 # Below: what the numbers were held against

@@ -40,6 +40,8 @@ def up() -> int:
     logger = set_up_logging(chosen.log_format, chosen.log_level)
     # On a terminal the gateway's lines are enough: the projector's would come between what is said to the person.
     quiet = {"LOG_LEVEL": "warning"} if sys.stderr.isatty() and chosen.log_level == "info" else {}
+    # The control room takes its port itself, later: whoever else has it now would be called our screen.
+    listen(chosen.http_host, chosen.screen_port, "SCREEN_PORT").close()
     with (
         told_to_end(),
         listen(chosen.http_host, chosen.http_port, "HTTP_PORT") as listener,

@@ -124,6 +124,7 @@ def show_amendment(one: Recorded, replaced: Event | None, zone: tzinfo) -> Amend
         position=one.position,
         received=received_at(one.position),
         type=_kind(event),
+        of=_kind(replaced) if replaced else "",
         unit=parse_source(event.source).unit,
         operation=about.subject,
         section=_section(about),

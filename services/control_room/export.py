@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from datetime import date
 from typing import Final
@@ -11,11 +12,13 @@ from typing import Final
 from msgspec import Struct
 
 from schemas.screen import SideShown, Snapshot
-from schemas.vocabulary import Position, Side
+from schemas.vocabulary import Position, Side, order
 from services.tally.cells import Tallies, parse_cell
 from services.tally.rollup import Dimension, Selection, Terms, roll_up
 
 BY: Final[tuple[Dimension, ...]] = ("side", "operation", "section", "coverage", "day", "measure", "citizenship")
+
+NAME_MAX: Final = 200
 
 
 class Filters(Struct, frozen=True):
@@ -28,7 +31,10 @@ class Filters(Struct, frozen=True):
 
 
 class Export(Struct, frozen=True):
-    """Rows with where they are true: the position of each side, and the digest over all cells of these sides."""
+    """Rows with where they are true: the position of each side, and the digest over all cells of these sides.
+
+    Of one side alone it is that side's position and digest, whoever takes it.
+    """
 
     view: str
     position: dict[Side, Position]
@@ -45,11 +51,12 @@ def export(snapshot: Snapshot, filters: Filters) -> Export:
         where["operation"] = (filters.operation,)
     if filters.side is not None:
         where["side"] = (filters.side,)
+    sides = [side for side in snapshot.sides if filters.side in (None, side.side)]
     selection = Selection(BY, where, filters.first, filters.last)
     return Export(
         view=snapshot.view,
-        position={side.side: side.position for side in snapshot.sides},
-        digest=snapshot.digest,
+        position={side.side: side.position for side in sides},
+        digest=sides[0].digest if len(sides) == 1 else snapshot.digest,
         fold_version=snapshot.fold_version,
         rows=[
             {**dict(zip(BY, row.values, strict=True)), "count": row.count}
@@ -72,6 +79,14 @@ def as_csv(exported: Export) -> bytes:
     for side in (side for side in exported.position if side not in told):
         writer.writerow((side, *[""] * (len(BY) - 1), 0, exported.position[side], exported.digest))
     return text.getvalue().encode()
+
+
+def name_of(exported: Export, filters: Filters) -> str:
+    """Return what a file of this view is called, without its ending: what it is of, and the newest position in it."""
+    period = [day.isoformat() for day in (filters.first, filters.last) if day]
+    newest = max(exported.position.values(), key=order)
+    parts = ["fieldtally", filters.operation or "all", filters.side or "", *period, newest]
+    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(part for part in parts if part))[:NAME_MAX]
 
 
 def _terms(sides: Sequence[SideShown]) -> Terms:

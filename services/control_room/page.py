@@ -69,6 +69,7 @@ def page(language: Language, view: View, snapshot_json: str, assets: Mapping[str
     body = [
         f'<body class="wall{kiosk}" data-state="{"past" if view.at else "connecting"}" data-words="{words_at}">',
         f'<a class="skip" href="#figures">{_e(say("skip"))}</a>',
+        _way_out(say, view),
         _header(say, view),
         _menu(say, view),
         _banners(say, view),
@@ -84,10 +85,21 @@ def page(language: Language, view: View, snapshot_json: str, assets: Mapping[str
     return _top(say, view.theme, say("title"), assets, head) + "\n".join(body)
 
 
-def login_page(language: Language, onward: str, *, wrong: bool, assets: Mapping[str, str], theme: str = "auto") -> str:
-    """Return the page that asks for a token; a log-in leads `onward`, `wrong` says that a token was refused."""
+def login_page(
+    language: Language,
+    onward: str,
+    *,
+    wrong: bool,
+    assets: Mapping[str, str],
+    theme: str = "auto",
+    why: str = "login.wrong",
+) -> str:
+    """Return the page that asks for a token; a log-in leads `onward`.
+
+    `wrong` says that a token was refused, `why` is the key of the words that say what is wrong with it.
+    """
     say = words(language)
-    refused = f'<p id="wrong" class="wrong" role="alert">✕ {_e(say("login.wrong"))}</p>' if wrong else ""
+    refused = f'<p id="wrong" class="wrong" role="alert">✕ {_e(say(why))}</p>' if wrong else ""
     described = ' aria-invalid="true" aria-describedby="wrong"' if wrong else ""
     return _top(say, theme, say("login.title"), assets, "") + (
         f'<body class="login"><main><h1>{_e(say("login.title"))}</h1>{refused}'
@@ -140,6 +152,14 @@ def _header(say: Words, view: View) -> str:
     )
 
 
+def _way_out(say: Words, view: View) -> str:
+    """Return the link out of a wall's view; it is seen once somebody moves the mouse or reaches it by the keyboard."""
+    if not view.kiosk:
+        return ""
+    desk = _e(view._replace(kiosk=False).query(say.language))
+    return f'<a id="leave" href="{desk}" data-set="kiosk=">{_e(say("kiosk.leave"))}</a>'
+
+
 def _menu(say: Words, view: View) -> str:
     """Return what one may do: a bar on a desk, behind a button on a phone, nothing on a wall."""
     languages = "".join(
@@ -176,14 +196,14 @@ def _choice(text: str, sets: Mapping[str, str], address: str, *, current: bool, 
 def _banners(say: Words, view: View) -> str:
     live = view._replace(at="").query(say.language)
     past = (
-        f'<p class="past">◷ {_e(say("past.band", position=view.at))} '
+        f'<p class="past"><span>◷ {_e(say("past.band", position=view.at))}</span> '
         f'<a href="{_e(live)}" data-set="at=">{_e(say("past.live"))}</a></p>'
         if view.at
         else ""
     )
     return (
         f'<section id="banners" aria-label="{_e(say("health"))}">{past}<div id="loss" role="alert"></div>'
-        '<div id="delay"></div><p id="notice"></p>'
+        '<div id="delay"></div><p id="notice"></p><p id="amiss" role="status"></p>'
         '<div id="frozen" hidden><strong></strong> <span></span> '
         f'<button id="resume" type="button">{_e(say("resume"))}</button></div></section>'
         '<p id="spoken" class="unseen" role="status"></p>'
@@ -193,14 +213,14 @@ def _banners(say: Words, view: View) -> str:
 
 def _filters(say: Words, view: View) -> str:
     """Return a form that works by the address alone; with the script it works without a reload."""
-    hint = ' placeholder="2024-03-14T12:00:00+01:00" size="24" spellcheck="false" autocomplete="off"'
+    hint = ' placeholder="2024-03-14 12:00" size="24" spellcheck="false" autocomplete="off"'
     days = f' min="{FIRST_DAY}" max="{LAST_DAY}"'
     hidden = {"lang": say.language, "theme": view.theme, "kiosk": "1" if view.kiosk else ""}
     fields = [
         _select(say, "operation", view.operation),
         _select(say, "side", view.side),
-        _input(say, "from", view.first, "date", days),
-        _input(say, "to", view.last, "date", days),
+        _input(say, "from", _iso(view.first), "date", days),
+        _input(say, "to", _iso(view.last), "date", days),
         _input(say, "at", view.at, "text", hint),
         *(f'<input type="hidden" name="{name}" value="{_e(value)}">' for name, value in hidden.items() if value),
     ]
@@ -261,6 +281,14 @@ def _reasons(say: Words) -> str:
         f'<dialog id="reasons" aria-labelledby="reasons-title"><h2 id="reasons-title"></h2>{_LIST}<p></p>'
         f'<form method="dialog"><button>{_e(say("close"))}</button></form></dialog>'
     )
+
+
+def _iso(day: str) -> str:
+    """Return a day if it is one: a field for days takes nothing else."""
+    try:
+        return day if date.fromisoformat(day).isoformat() == day else ""
+    except ValueError:
+        return ""
 
 
 def _bare(address: str) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
 from importlib.resources import files
@@ -25,9 +24,9 @@ from schemas.http import PROBLEM_TYPE, Check, Code, Liveness, Problem, Readiness
 from schemas.screen import HEARTBEAT_S, HeartbeatMessage, ResetReason, Snapshot, Trouble
 from schemas.vocabulary import Side
 from services.control_room.book import joined_digest
-from services.control_room.export import Export, Filters, as_csv, export
+from services.control_room.export import Export, Filters, as_csv, export, name_of
 from services.control_room.page import FIRST_DAY, LAST_DAY, THEMES, View, login_page, page, trouble_page
-from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, Past, read_at
+from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, EXAMPLES_LOCAL, Past, lies_ahead, read_at
 from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
 from services.control_room.streams import Audience, Stream, Streams, write_id
@@ -170,10 +169,9 @@ class ControlRoom:
             _from_here(request.headers)
             return await self._login(request)
 
-        @get("/login", status_code=303, sync_to_thread=False)
-        def to_log_in() -> HttpResponse:
-            # Where somebody stands whose token was refused, and who loads that address anew.
-            return _response(b"", HTML_TYPE, 303, {**_SAFE, "location": "/"})
+        @get("/login", sync_to_thread=False)
+        def login_by_address() -> HttpResponse:
+            return _response(b"", HTML_TYPE, 303, {**_SAFE, "location": "/"})  # as it stands in the bar after a refusal
 
         @post("/logout", status_code=303, sync_to_thread=False)
         def logout(request: HttpRequest) -> HttpResponse:
@@ -189,14 +187,12 @@ class ControlRoom:
 
         @get("/api/tallies.csv")
         async def tallies_csv(request: HttpRequest) -> HttpResponse:
-            exported = await self._export(request)
-            headers = {**_PRIVATE, "content-disposition": 'attachment; filename="fieldtally.csv"'}
+            exported, headers = await self._export(request, "csv")
             return _response(as_csv(exported), "text/csv; header=present", 200, headers, request)
 
         @get("/api/tallies.json")
         async def tallies_json(request: HttpRequest) -> HttpResponse:
-            exported = await self._export(request)
-            headers = {**_PRIVATE, "content-disposition": 'attachment; filename="fieldtally.json"'}
+            exported, headers = await self._export(request, "json")
             return _response(_json.encode(exported), JSON_TYPE, 200, headers, request)
 
         @get("/api/hours")
@@ -220,7 +216,20 @@ class ControlRoom:
             readiness = self._readiness()
             return _response(_json.encode(readiness), JSON_TYPE, 200 if readiness.status == "ready" else 503)
 
-        return [wall, login, to_log_in, logout, tallies, tallies_csv, tallies_json, hours, stream, static, live, ready]
+        return [
+            wall,
+            login,
+            login_by_address,
+            logout,
+            tallies,
+            tallies_csv,
+            tallies_json,
+            hours,
+            stream,
+            static,
+            live,
+            ready,
+        ]
 
     def _reset(self, side: RoomSide, reason: ResetReason) -> None:
         self._past.forget()
@@ -244,7 +253,8 @@ class ControlRoom:
         view_language = _language(_queried(onward), request.headers.get("accept-language", ""))
         if await self._sessions.audience(token) is None:
             self._logger.info("log_in_refused")
-            html = login_page(view_language, onward, wrong=True, assets=self._addresses)
+            why = "login.reports" if await self._sessions.reports(token) else "login.wrong"
+            html = login_page(view_language, onward, wrong=True, assets=self._addresses, why=why)
             return _response(html.encode(), HTML_TYPE, 401, _SAFE, request)
         secure = request.url.scheme == "https"
         location = quote(onward, safe="/?&=%:,+-._~")
@@ -272,7 +282,9 @@ class ControlRoom:
         title, text, again_s = "trouble.server-away", "", AGAIN_S
         if refused.pointer == "at":
             title, again_s = "at.title", 0
-            text = say("at.wrong", position=EXAMPLE_POSITION, time=EXAMPLE_TIME, at=view.at)
+            text = say(
+                "at.wrong", position=EXAMPLE_POSITION, time=EXAMPLE_TIME, local=", ".join(EXAMPLES_LOCAL), at=view.at
+            )
         elif refused.code == "fault":
             title = "fault.title"
         html = trouble_page(language, view, self._addresses, title=title, text=text, again_s=again_s)
@@ -292,19 +304,33 @@ class ControlRoom:
             return _response(encoded.zip(), JSON_TYPE, 200, headers)
         return _response(encoded.raw, JSON_TYPE, 200, {**_PRIVATE, "etag": tag})
 
-    async def _export(self, request: HttpRequest) -> Export:
+    async def _export(self, request: HttpRequest, kind: str) -> tuple[Export, dict[str, str]]:
+        """Return what is taken along, and headers that say where it is true even if it has no rows."""
         audience = await self._audience(request.headers)
-        query = {name: values[0] for name, values in _queries(request).items()}
+        query = _once(request)
         filters = Filters(
             query.get("operation") or None, query.get("side") or None, _day(query, "from"), _day(query, "to")
         )
+        # A side that is not seen and one that is not there get the same answer; no rows would say that all is quiet.
+        if filters.side and filters.side not in audience:
+            raise RefusedError(
+                problem("malformed-request", 400, f"`side` is one of {', '.join(audience)}", pointer="side")
+            )
+        if filters.first and filters.last and filters.first > filters.last:
+            raise RefusedError(problem("malformed-request", 400, "`from` is after `to`", pointer="to"))
         at = query.get("at", "")
         snapshot = (
             msgspec.json.decode(await self._past_snapshot(audience, at), type=Snapshot)
             if at
             else self._snapshot(audience)
         )
-        return export(snapshot, filters)
+        exported = export(snapshot, filters)
+        return exported, {
+            **_PRIVATE,
+            "content-disposition": f'attachment; filename="{name_of(exported, filters)}.{kind}"',
+            "fieldtally-position": ",".join(f"{side}:{position}" for side, position in exported.position.items()),
+            "fieldtally-digest": exported.digest,
+        }
 
     async def _hours(self, request: HttpRequest) -> HttpResponse:
         audience = await self._audience(request.headers)
@@ -337,7 +363,7 @@ class ControlRoom:
 
     async def _past_snapshot(self, audience: Audience, at: str) -> bytes:
         try:
-            stops = read_at(at, audience)
+            stops = read_at(at, audience, self.sides[audience[0]].side.zone, self._now())
         except UsageError as error:
             raise RefusedError(problem("malformed-request", 400, str(error), pointer="at")) from error
         shown = await self._past.shown(stops)
@@ -350,6 +376,7 @@ class ControlRoom:
                 fold_version=FOLD_VERSION,
                 sides=tuple(shown),
                 at=at,
+                ahead=lies_ahead(stops, self._now()),
             )
         )
 
@@ -464,6 +491,10 @@ class ControlRoom:
         path, status = request.url.path, error.problem.status
         if (path == "/" and request.method in {"GET", "HEAD"}) or (path == "/login" and status >= 500):
             return self._page_instead(request, error.problem, error.headers)
+        if path == "/login" and request.method == "POST":  # a person, whatever was sent
+            language = _language({}, request.headers.get("accept-language", ""))
+            html = login_page(language, "/", wrong=True, assets=self._addresses, why="login.none")
+            return _response(html.encode(), HTML_TYPE, status, {**_SAFE, **error.headers}, request)
         return _response(_json.encode(error.problem), PROBLEM_TYPE, error.problem.status, {**_PRIVATE, **error.headers})
 
     def _failed(self, request: HttpRequest, error: FieldtallyError) -> HttpResponse:
@@ -540,8 +571,8 @@ def _viewed(request: HttpRequest) -> tuple[Language, View]:
     view = View(
         operation=query.get("operation", ""),
         side=query.get("side", ""),
-        first=_shown_day(query, "from"),
-        last=_shown_day(query, "to"),
+        first=query.get("from", ""),
+        last=query.get("to", ""),
         theme=query.get("theme", "auto") if query.get("theme") in THEMES else "auto",
         kiosk=query.get("kiosk") == "1",
         at=query.get("at", ""),
@@ -555,6 +586,15 @@ def _takes_zipped(request: HttpRequest) -> bool:
 
 def _queries(request: HttpRequest) -> dict[str, list[str]]:
     return parse_qs(request.url.query, keep_blank_values=True)
+
+
+def _once(request: HttpRequest) -> dict[str, str]:
+    """Return what a request asks for; one that asks twice for the same thing in two ways means neither."""
+    queries = _queries(request)
+    for name, values in queries.items():
+        if len(values) > 1:
+            raise RefusedError(problem("malformed-request", 400, "a parameter may be given once", pointer=name[:64]))
+    return {name: values[0] for name, values in queries.items()}
 
 
 def _queried(address: str) -> dict[str, str]:
@@ -571,16 +611,11 @@ def _language(query: Mapping[str, str], accepted: str) -> Language:
 
 
 def _day(query: Mapping[str, str], name: str) -> date | None:
+    text = query.get(name, "")
     try:
-        return date.fromisoformat(query[name]) if query.get(name) else None
-    except ValueError as error:
-        detail = f"`{name}` is a date such as 2024-03-14"
-        raise RefusedError(problem("malformed-request", 400, detail, pointer=name)) from error
-
-
-def _shown_day(query: Mapping[str, str], name: str) -> str:
-    """Return a day of the view; what is none is no filter."""
-    with suppress(RefusedError):
-        day = _day(query, name)
-        return day.isoformat() if day and FIRST_DAY <= day <= LAST_DAY else ""
-    return ""
+        day = date.fromisoformat(text) if text else None
+        if day is None or day.isoformat() == text:  # other ways to write one are not what the page takes
+            return day
+    except ValueError:
+        pass
+    raise RefusedError(problem("malformed-request", 400, f"`{name}` is a date such as 2024-03-14", pointer=name))

@@ -56,13 +56,22 @@ class Sessions:
 
     async def audience(self, token: str) -> Audience | None:
         """Return the sides that a token may see, of those there are here; None if it may see none."""
-        if not token or len(token) > TOKEN_CHARACTERS_MAX:
-            return None
-        principal = await self._principal(token_digest(token))
-        if principal is None or principal.role not in LOOKERS or not principal.valid_at(self._now()):
+        principal = await self._valid(token)
+        if principal is None or principal.role not in LOOKERS:
             return None
         given = principal.sides
         return tuple(side for side in self._sides if side in given) or None
+
+    async def reports(self, token: str) -> bool:
+        """Tell whether a token is good, but for reporting: whoever has it may be told so."""
+        principal = await self._valid(token)
+        return principal is not None and principal.role not in LOOKERS
+
+    async def _valid(self, token: str) -> Principal | None:
+        if not token or len(token) > TOKEN_CHARACTERS_MAX:
+            return None
+        principal = await self._principal(token_digest(token))
+        return principal if principal and principal.valid_at(self._now()) else None
 
     async def _principal(self, digest: str) -> Principal | None:
         believed = self._believed.get(digest)

@@ -56,7 +56,13 @@ function chart({ side, zone, hours }, most, words) {
     to: hour(hours[23].start + 3600, zone, words, true),
     gaps: hours.filter(({ count }) => count === null).length,
   });
-  const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "chart" });
+  const svg = make("svg", {
+    viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+    preserveAspectRatio: "xMinYMin",
+    role: "img",
+    "aria-label": label,
+    class: "chart",
+  });
   const base = HEIGHT - FOOT;
   const hatch = make(
     "pattern",

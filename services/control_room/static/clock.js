@@ -3,7 +3,6 @@
 
 export const DELAYED_S = 10;
 export const LOST_S = 15;
-const [FIRST_DAY, LAST_DAY] = ["1970-01-01", "9998-12-31"];
 const SLEPT_MS = 1_500; // a tick that comes so much later than asked is told apart from a busy moment
 
 /** Milliseconds that only grow. `performance.now()` may stand still while the machine sleeps; `Date.now()` jumps. */
@@ -75,12 +74,6 @@ export function dayStart(day, zone) {
 
 /** The local calendar day of a moment, ISO 8601. */
 export const localDay = (ms, zone) => new Date(ms + offset(ms, zone)).toISOString().slice(0, 10);
-
-/** Whether a text is a day that this screen can show: the years that the server takes. */
-export function isDay(text) {
-  const at = /^\d{4}-\d\d-\d\d$/.test(text) ? Date.parse(`${text}T00:00Z`) : NaN;
-  return text > FIRST_DAY && text < LAST_DAY && !Number.isNaN(at) && new Date(at).toISOString().startsWith(text);
-}
 
 export const dayAfter = (day, days = 1) =>
   new Date(Date.parse(`${day}T00:00Z`) + days * 86_400_000).toISOString().slice(0, 10);

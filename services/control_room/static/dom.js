@@ -32,8 +32,9 @@ export function replace(element, key, content) {
 }
 
 /**
- * Write a table: `heads` and the cells of `rows` are texts, or `{text, …}` with number, href, title, mark. A row
- * keeps its element as long as its `key` is among the rows.
+ * Write a table: `heads` and the cells of `rows` are texts, or `{text, …}` with number, href, title, mark; `clip` for
+ * what gives way to the columns beside it, `more` for what is folded away under the text. A row keeps its element as
+ * long as its `key` is among the rows, and what somebody unfolded in it stays so.
  */
 export function fill(table, heads, rows, empty) {
   replace(table.tHead, JSON.stringify(heads), () =>
@@ -46,19 +47,28 @@ export function fill(table, heads, rows, empty) {
     const row = had.get(key) ?? make("tr", { "data-row": key });
     had.delete(key);
     const text = JSON.stringify(cells);
+    const unfolded = Boolean(find("details[open]", row));
     replace(row, text, () => cells.map((one, at) => cell(at ? "td" : "th", one, at ? {} : { scope: "row" })));
+    if (unfolded) mark(find("details", row) ?? row, { open: "" });
     if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null);
   });
   for (const row of had.values()) row.remove();
 }
 
 function cell(tag, given, more) {
-  const { text, number, href, title, mark: mood, span } = typeof given === "object" ? given : { text: given };
-  const inner = href ? make("a", { href, title }, text) : text;
+  const told = typeof given === "object" ? given : { text: given };
+  const { text, number, href, title, mark: mood, span, clip, more: folded } = told;
+  const inner = href
+    ? make("a", { href, title }, text)
+    : clip
+      ? make("span", { class: "clip", title: title ?? text }, text)
+      : folded
+        ? make("details", {}, make("summary", {}, text), folded)
+        : text;
   const classes = [number && "number", text === "0" && "quiet", mood].filter(Boolean).join(" ") || undefined;
   return make(
     tag === "th" && span ? "td" : tag,
-    { ...(!span && more), class: classes, title: href ? undefined : title, colspan: span },
+    { ...(!span && more), class: classes, title: href || clip ? undefined : title, colspan: span },
     inner,
   );
 }

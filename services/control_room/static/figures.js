@@ -3,6 +3,7 @@
 import { find, make, mark, replace, write } from "./dom.js";
 import { amended } from "./tallies.js";
 
+const LONG = 6; // digits that leave no room beside them for their change, if they are the largest
 const CHIP_MS = 60_000; // how long a change is shown
 
 export class Figures {
@@ -19,21 +20,23 @@ export class Figures {
     [this.#words, this.#steady, this.#reasons] = [words, steady, reasons];
   }
 
-  /** Write all numbers; `found` has them by measure and side. Another view is no change of a number. */
+  /**
+   * Write all numbers; `found` has them by measure and side, or is null where the view is of nothing that there is:
+   * then they are dashes, not zeros. Another view is no change of a number.
+   */
   draw(room, view, found) {
-    const [revised, key] = [amended(room, view), JSON.stringify(view)];
+    const [revised, key] = [found ? amended(room, view) : {}, JSON.stringify([view, !found])];
     if (key !== this.#view) for (const kept of [this.#counts, this.#changes]) kept.clear();
     this.#view = key;
     this.#heads([...room.sides.values()].filter(({ side }) => !view.side || side === view.side));
     for (const { cell, measure, side } of this.#cells()) {
-      const count = found[measure]?.[side] ?? 0;
+      const count = found && (found[measure]?.[side] ?? 0);
       this.#write(cell, measure, count, revised[measure]?.[side]);
       this.#note(cell, `${measure} ${side}`, count);
     }
-    this.fade();
   }
 
-  /** Take away the changes that are older than a minute. */
+  /** Write the changes, and take away those that are older than a minute. */
   fade() {
     for (const { cell, measure, side } of this.#cells()) {
       const key = `${measure} ${side}`;
@@ -71,8 +74,10 @@ export class Figures {
       const beside = make("span", { class: "beside" }, marks, make("span", { class: "unit" }));
       return make("span", { class: "figure" }, make("b"), " ", beside);
     });
-    write(find("b", cell), words.number(count));
-    write(find(".unit", cell), words.count(`unit.${measure}`, count));
+    const digits = find("b", cell);
+    write(digits, count === null ? "–" : words.number(count));
+    mark(digits, { "data-long": digits.textContent.length > LONG ? "" : undefined });
+    write(find(".unit", cell), count === null ? "" : words.count(`unit.${measure}`, count));
     const button = find(".amended", cell);
     const change = revised && words.signed(revised.change);
     const label = revised && words.say("amended.open", { change });
@@ -83,6 +88,7 @@ export class Figures {
 
   /** Keep by how much a number changed; the newest change begins the fading anew. */
   #note(cell, key, count) {
+    if (count === null) return;
     const change = count - (this.#counts.get(key) ?? count);
     this.#counts.set(key, count);
     if (!change) return;

@@ -1,12 +1,14 @@
 // The lists of the screen: citizenships, sections, latest reports, devices, last year, amendments.
 
 import { localDay } from "./clock.js";
-import { fill, find, write } from "./dom.js";
-import { AMENDMENTS, inView, planOf, sums, yearBefore } from "./tallies.js";
+import { fill, find, make, write } from "./dom.js";
+import { AMENDMENTS, inView, LATEST, planOf, sums, yearBefore } from "./tallies.js";
 
 const MEASURES = ["persons", "smugglers", "smuggling_cases", "smuggled_persons", "remanded"];
 const number = (text, title) => ({ text, number: true, title });
 const code = (text) => ({ text, mark: "code" });
+const RESTS = new Set(["citizenship", "section", "devices"]); // the lists whose last row is the sum of the others
+const RANGES = 3; // so many gaps of a device are named, fewer on a wall; of more one less, and how many others
 
 /** Rows beyond `most` become one, made by `rest`; a single one too many is shown as it is. */
 function limited(rows, most, rest) {
@@ -20,6 +22,40 @@ export class Lists {
   }
 
   draw(room, view, found, serverMs) {
+    this.write(room, view, found, serverMs);
+    // On a wall what fits is seen by writing it; a few times at most, since a heading may need another line then.
+    for (let times = 0; this.walled() && times < 3 && this.fit(); times++) this.write(room, view, found, serverMs);
+  }
+
+  /** Whether there is nothing to scroll, and what does not fit has to be said. */
+  walled() {
+    return this.most.citizenship !== Infinity && getComputedStyle(document.body).overflowY === "hidden";
+  }
+
+  /** Find out how many rows of each list there is room for; return whether it is another number than was thought. */
+  fit() {
+    const before = JSON.stringify(this.most);
+    for (const name of Object.keys(this.most)) {
+      const scroll = find(`#${name} .scroll`);
+      const rows = [...find("tbody", scroll).rows];
+      const edge = scroll.getBoundingClientRect().bottom + 1;
+      const boxes = rows.map((row) => row.getBoundingClientRect());
+      const whole = boxes.filter(({ bottom }) => bottom <= edge).length;
+      const last = boxes.at(-1);
+      const more = whole < rows.length ? 0 : Math.floor((edge - last.bottom) / Math.max(last.height, 1));
+      this.most[name] = Math.max(0, whole + more - (RESTS.has(name) ? 1 : 0)); // one row says how many others there are
+    }
+    return JSON.stringify(this.most) !== before;
+  }
+
+  /** Say beside a heading how many rows there is no room for, in a list whose last row does not say so. */
+  left(name, count) {
+    const heading = find(`#${name}-title`);
+    if (!find("small", heading)) heading.append(" ", make("small", { class: "quiet" }));
+    write(find("small", heading), count > 0 ? this.words.say("more", { n: this.words.number(count) }) : "");
+  }
+
+  write(room, view, found, serverMs) {
     const names = [...room.sides.keys()].filter((side) => !view.side || side === view.side);
     this.citizenships(found.citizenships, names);
     this.sections(room, view, found.sections);
@@ -84,16 +120,23 @@ export class Lists {
       .map(([place, counts]) => ({ place, counts, plan: planned.get(place) }))
       .filter(told)
       .sort((a, b) => (b.counts.persons ?? 0) - (a.counts.persons ?? 0) || (a.place < b.place ? -1 : 1));
-    const cells = (name, coverage, counts) => [
+    // Two operations may have a section of the same name: beside it stands which, where the view is not of one.
+    const hidden = `off-phone ${view.operation ? "" : "off-wall"}`;
+    const count = (counts, measure) => number(words.number(counts[measure] ?? 0));
+    const cells = (name, operation, coverage, counts) => [
       name,
-      coverage,
-      ...["persons", "smugglers", "nil_reports"].map((measure) => number(words.number(counts[measure] ?? 0))),
+      ...(view.operation ? [] : [{ text: operation, clip: true }]),
+      { text: coverage, mark: hidden },
+      count(counts, "persons"),
+      { ...count(counts, "smugglers"), mark: "off-wall" },
+      count(counts, "nil_reports"),
     ];
     const heads = [
       words.say("section"),
-      words.say("coverage"),
+      ...(view.operation ? [] : [words.say("filter.operation")]),
+      { text: words.say("coverage"), mark: hidden },
       number(words.say("persons")),
-      number(words.say("smugglers")),
+      { ...number(words.say("smugglers")), mark: "off-wall" },
       number(words.say("nil"), words.say("measure.nil_reports")),
     ];
     const shown = limited(rows, this.most.section, (rest) => ({
@@ -104,10 +147,11 @@ export class Lists {
       find("#section table"),
       heads,
       shown.map(({ rest, place, counts, plan }) => {
-        if (rest) return { key: "rest", cells: cells(words.say("other", { n: rest }), "", counts) };
-        const [side, , section] = place.split("|");
-        const name = { text: `${side} ${section || words.say("section.none")}`, title: plan?.area };
-        return { key: place, cells: cells(name, words.say(`coverage.${plan?.coverage ?? "none"}`), counts) };
+        if (rest) return { key: "rest", cells: cells(words.say("other", { n: rest }), "", "", counts) };
+        const [side, operation, section] = place.split("|");
+        const text = `${side} ${section || words.say("section.none")}`;
+        const name = { text, clip: true, title: plan?.area && `${text}: ${plan.area}` };
+        return { key: place, cells: cells(name, operation, words.say(`coverage.${plan?.coverage ?? "none"}`), counts) };
       }),
       words.say("empty"),
     );
@@ -120,14 +164,24 @@ export class Lists {
       .filter(({ side, operation, time, zone }) =>
         inView({ side, operation: operation ?? "", day: localDay(Date.parse(time), zone) }, view),
       )
-      .sort((a, b) => (b.received < a.received ? -1 : 1))
-      .slice(0, this.most.latest);
-    const heads = [words.say("time"), words.say("side"), words.say("report"), words.say("section"), words.say("unit")];
+      .sort((a, b) => (b.received < a.received ? -1 : 1));
+    const { latest: most } = this.most;
+    this.left("latest", most < LATEST ? Math.min(reports.length, LATEST) - most : 0);
+    const spare = (text) => ({ text, mark: "spare" });
+    const heads = [
+      words.say("time"),
+      words.say("side"),
+      ...(view.operation ? [] : [words.say("filter.operation")]),
+      { text: words.say("report"), mark: "told" },
+      spare(words.say("section")),
+      spare(words.say("unit")),
+    ];
     fill(
       find("#latest table"),
       heads,
-      reports.map(({ side, zone, position, type, time, unit, section, revision, reason, counts }) => {
-        const what = type === "withdrawal" ? `↩ ${words.say(`reason.${reason}`)}` : this.counted(type, counts ?? {});
+      reports.slice(0, most).map((report) => {
+        const { side, zone, position, type, time, unit, operation, section, revision } = report;
+        const what = this.what(report, room.sides.get(side).amendments, serverMs);
         return {
           key: `${side} ${position}`,
           cells: [
@@ -138,15 +192,16 @@ export class Lists {
               mark: "code",
             },
             side,
+            ...(view.operation ? [] : [{ text: operation ?? "", clip: true }]),
             {
               text:
                 revision && type !== "withdrawal"
                   ? `${what} · ${words.say("amended.mark")} ${words.say("revised")}`
                   : what,
-              mark: type === "nil-report" ? "quiet" : undefined,
+              mark: type === "nil-report" ? "told quiet" : "told",
             },
-            section ?? "",
-            code(unit ?? ""),
+            spare(section ?? ""),
+            { text: unit ?? "", mark: "code spare" },
           ],
         };
       }),
@@ -154,8 +209,25 @@ export class Lists {
     );
   }
 
-  counted(type, counts) {
+  /** What a report says: which operation was opened; what was taken back, by how much and when that came. */
+  what({ type, operation, zone, position, received, reason, counts }, amendments, serverMs) {
     const { words } = this;
+    if (type.startsWith("operation-")) return `${this.counted(type, {})}: ${operation}`;
+    if (type !== "withdrawal") return this.counted(type, counts ?? {});
+    const { of, changes } = amendments.find((one) => one.position === position) ?? {};
+    const taken = {};
+    for (const [cell, change] of Object.entries(changes ?? {})) {
+      const [, , , , measure, citizenship] = cell.split("|");
+      (taken[measure] ??= {})[citizenship] = (taken[measure][citizenship] ?? 0) + change;
+    }
+    const time = words.time(Date.parse(received), zone, { seconds: false, today: serverMs });
+    const what = of ? [this.counted(of, taken, true)] : [];
+    return `↩ ${[words.say(`reason.${reason}`), ...what, words.say("received.at", { time })].join(" · ")}`;
+  }
+
+  counted(type, counts, change) {
+    const { words } = this;
+    const number = (count) => (change ? words.signed(count) : words.number(count));
     const parts = Object.entries(counts)
       .filter(([measure]) => measure !== "apprehensions" && measure !== "nil_reports")
       .map(([measure, byCitizenship]) => {
@@ -163,12 +235,12 @@ export class Lists {
         const sum = entries.reduce((total, [, count]) => total + count, 0);
         const named = entries
           .filter(([code]) => code)
-          .map(([code, count]) => `${words.number(count)} ${words.citizenship(code)}`)
+          .map(([code, count]) => `${number(count)} ${words.citizenship(code)}`)
           .join(", ");
-        return `${words.number(sum)} ${words.count(`unit.${measure}`, sum)}${named ? `: ${named}` : ""}`;
+        return `${number(sum)} ${words.count(`unit.${measure}`, Math.abs(sum))}${named ? `: ${named}` : ""}`;
       });
     const name = words.say(`type.${words.has(`type.${type}`) ? type : "other"}`);
-    return type === "apprehension" && parts.length ? parts.join("; ") : [name, ...parts].join("; ");
+    return type === "apprehension" && parts.length && !change ? parts.join("; ") : [name, ...parts].join("; ");
   }
 
   devices(room, view, serverMs) {
@@ -176,34 +248,53 @@ export class Lists {
     const all = [...room.sides.values()]
       .filter(({ side }) => !view.side || side === view.side)
       .flatMap(({ side, zone, devices }) => devices.map((device) => ({ side, zone, ...device })))
-      .sort((a, b) => b.missing.length - a.missing.length || (a.heard < b.heard ? 1 : -1));
-    const devices = limited(all, this.most.devices, (rest) => ({ rest: rest.length }));
+      .sort((a, b) => asks(b) - asks(a) || b.missing.length - a.missing.length || (a.heard < b.heard ? 1 : -1));
+    const devices = limited(all, this.most.devices, (rest) => ({ rest }));
     const heads = [
       words.say("device"),
       words.say("device.heard"),
-      number(words.say("device.highest")),
+      { ...number(words.say("device.highest")), mark: "spare" },
       words.say("device.missing"),
     ];
+    const thisYear = new Date(serverMs).getUTCFullYear();
     fill(
       find("#devices table"),
       heads,
       devices.map(({ rest, zone, unit, device, highest, missing, reused, heard }) => {
-        if (rest) return { key: "rest", cells: [words.say("other", { n: rest }), "", "", ""] };
-        const ranges = missing.map(([from, to]) => (from === to ? `${from}` : `${from}–${to}`)).join(", ");
-        const troubles = [ranges, reused && words.count("device.reused", reused)].filter(Boolean);
-        const text = troubles.map((trouble) => `△ ${trouble}`).join(" ") || words.say("device.none");
+        const spare = { text: "", mark: "spare" };
+        if (rest) {
+          const asked = rest.filter(asks).length; // what there is to ask about stands there, however many devices
+          const text = asked ? `△ ${words.number(asked)}` : "";
+          return { key: "rest", cells: [words.say("other", { n: rest.length }), "", spare, { text, mark: "warn" }] };
+        }
+        const at = heard ? Date.parse(heard) : 0;
+        const year = new Date(at).getUTCFullYear() !== thisYear;
         return {
           key: `${unit}/${device}`,
           cells: [
-            code(`${unit} ${device}`),
-            code(heard ? words.time(Date.parse(heard), zone, { seconds: false, today: serverMs }) : "–"),
-            number(words.number(highest)),
-            { text, mark: troubles.length ? "warn" : "quiet" },
+            { text: `${unit} ${device}`, clip: true },
+            code(heard ? words.time(at, zone, { seconds: false, today: serverMs, year }) : "–"),
+            { ...number(words.number(highest)), mark: "spare" },
+            this.troubles(missing, reused),
           ],
         };
       }),
       words.say("heard.never"),
     );
+  }
+
+  /** What is to be asked about a device: the first gaps in its numbers, and all of them folded away on a desk. */
+  troubles(missing, reused) {
+    const { words } = this;
+    const named = missing.map(([from, to]) => (from === to ? `${from}` : `${from}–${to}`));
+    const most = this.most.devices === Infinity ? RANGES : RANGES - 1;
+    const shown = named.length > most ? named.slice(0, most - 1) : named;
+    const left = named.length - shown.length;
+    const ranges = shown.join(", ") + (left ? ` ${words.say("more", { n: words.number(left) })}` : "");
+    const troubles = [ranges, reused && words.count("device.reused", reused)].filter(Boolean);
+    const text = troubles.map((trouble) => `△ ${trouble}`).join(" ") || words.say("device.none");
+    const folded = left && this.most.devices === Infinity ? named.join(", ") : undefined;
+    return { text, mark: troubles.length ? "warn" : "quiet", more: folded };
   }
 
   /** The days of the view and the same a year before, of all operations: last year had others. */
@@ -221,6 +312,7 @@ export class Lists {
       ([from, to]) => sums(room, { side: view.side, operation: "", from, to }).figures,
     );
     const rows = MEASURES.filter((measure) => before[measure]);
+    this.left("lastyear", rows.length - this.most.lastyear);
     const heads = [
       words.say("measure"),
       number(words.days(from, to)),
@@ -230,7 +322,7 @@ export class Lists {
     fill(
       find("#lastyear table"),
       heads,
-      rows.map((measure) => {
+      rows.slice(0, this.most.lastyear).map((measure) => {
         const [a, b] = [now[measure]?.[""] ?? 0, before[measure][""] ?? 0];
         return {
           key: measure,
@@ -296,6 +388,8 @@ export class Lists {
     dialog.showModal();
   }
 }
+
+const asks = ({ missing, reused }) => Boolean(missing.length || reused);
 
 // The counts of several rows as one: numbers added up, also those that are a level deeper.
 function merged(rows) {

@@ -2,13 +2,14 @@
 
 import { dayAfter } from "./clock.js";
 
-const LATEST = 30; // as many as the server keeps; see also AMENDMENTS
+export const LATEST = 30; // as many as the server keeps; see also AMENDMENTS
 export const AMENDMENTS = 50;
-const ALL = { operation: "", side: "", from: "", to: "" };
+export const ALL = { operation: "", side: "", from: "", to: "" };
 
 /** The sides of a snapshot, each with its cells taken apart once: a sum over thousands of them is then cheap. */
 export class Room {
   sides = new Map();
+  whole = true; // the digest is that of these positions
 
   constructor(snapshot) {
     this.id = snapshot.id;
@@ -21,7 +22,7 @@ export class Room {
   }
 
   /** Take in a `change`: absolute counts, so that one that comes twice changes nothing. False: not of these tallies. */
-  change({ side: name, position, generation, cells, hours, latest = [], amendments = [], amended }) {
+  change({ side: name, position, generation, at, cells, hours, latest = [], amendments = [], amended }) {
     const side = this.sides.get(name);
     if (!side || side.generation !== generation) return false;
     for (const [text, count] of Object.entries(cells ?? {}))
@@ -31,6 +32,8 @@ export class Room {
     side.amendments = newest(amendments, side.amendments, AMENDMENTS);
     for (const [text, cell] of apart(amended)) side.amended.set(text, cell);
     side.position = position;
+    side.heard = later(side.heard, at); // whatever is counted has been heard
+    this.whole = false;
     return true;
   }
 
@@ -55,8 +58,14 @@ export class Room {
   /** Take in what a `heartbeat` says of a side beside its tallies. The position is the tallies' own. */
   about({ side: name, position, ...facts }) {
     const side = this.sides.get(name);
-    if (side) Object.assign(side, facts);
+    // A heartbeat may know an older entry as the last one than a change that came before it.
+    if (side) Object.assign(side, facts, "heard" in facts && { heard: later(side.heard, facts.heard) });
   }
+}
+
+/** The later of two times, either of which may be none. */
+export function later(a, b) {
+  return a && (!b || Date.parse(a) > Date.parse(b)) ? a : b;
 }
 
 function apart(cells) {
@@ -83,6 +92,39 @@ export function inView(cell, { operation, side, from, to } = ALL) {
     (!from || cell.day >= from) &&
     (!to || cell.day <= to)
   );
+}
+
+const [FIRST_DAY, LAST_DAY] = ["1970-01-01", "9998-12-31"];
+const NAMES = ["operation", "side", "from", "to", "at"];
+
+/** Whether a text is a day that this screen can show, as in 2024-03-14: the years that the server takes. */
+export function isDay(text) {
+  const ms = /^\d{4}-\d\d-\d\d$/.test(text) ? Date.parse(`${text}T00:00Z`) : Number.NaN;
+  return text > FIRST_DAY && text < LAST_DAY && !Number.isNaN(ms) && new Date(ms).toISOString().startsWith(text);
+}
+
+/** Whether an operation has been opened by a side (its plan is known), or at least named by a report that counts. */
+export function knows(room, operation) {
+  const sides = [...room.sides.values()];
+  const reports = sides.flatMap(({ latest }) => latest).filter((one) => one.operation === operation);
+  const planned = sides.some(({ operations }) => operations.some((plan) => plan.operation === operation));
+  // The report comes first, and the plan with the next look at the server.
+  if (planned || reports.some(({ type }) => type === "operation-opened")) return "opened";
+  const named = ({ cells }) => [...cells.values()].some((cell) => cell.operation === operation);
+  return reports.length || sides.some(named) ? "named" : "";
+}
+
+/** What a view asks for that there is not, `query` being its address: `{what, name, value}` of each. */
+export function wrongIn(room, query) {
+  const wrong = NAMES.filter((name) => query.getAll(name).length > 1).map((name) => ({ what: "twice", name, value: "" }));
+  const [operation, side, from, to] = NAMES.map((name) => query.get(name) ?? "");
+  if (operation && !knows(room, operation)) wrong.push({ what: "operation", name: "operation", value: operation });
+  if (side && !room.sides.has(side)) wrong.push({ what: "side", name: "side", value: side });
+  const days = { from, to };
+  for (const name of ["from", "to"])
+    if (days[name] && !isDay(days[name])) wrong.push({ what: "day", name, value: days[name] });
+  if (isDay(from) && isDay(to) && from > to) wrong.push({ what: "order", name: "to", value: "", from, to });
+  return wrong;
 }
 
 /** One pass over everything: sums by measure and side, by citizenship, by section. The side "" is the total. */

@@ -3,28 +3,31 @@
 // writes how the link, the store, the projector and the sides are, frozen or not.
 
 import { drawHours } from "./charts.js";
-import { DELAYED_S, dayAfter, dayStart, health, isDay, localDay, ServerClock, Steady } from "./clock.js";
+import { DELAYED_S, dayAfter, dayStart, health, localDay, ServerClock, Steady } from "./clock.js";
 import { find, make, mark, replace, write } from "./dom.js";
 import { Figures } from "./figures.js";
 import { Lists } from "./lists.js";
 import { Stream } from "./stream.js";
-import { digestOf, hourly, planOf, Room, sums } from "./tallies.js";
+import { ALL, digestOf, hourly, isDay, knows, LATEST, later, planOf, Room, sums, wrongIn } from "./tallies.js";
 import { Words } from "./words.js";
 
 const NOTICE_MS = 60_000; // how long it is said that a frozen view went on
 const SPOKEN_MS = 30_000; // a screen reader hears the numbers at most so often
+const SOON_MS = 2_000; // and another state so soon
 const DAY_MS = 10_000; // how often the hours of a day that is over are asked for, while reports come
 const CHECKED_MS = 60_000; // how often the page computes the digest itself
 const [HOURS, HOUR_MS] = [25, 3_600_000]; // how many the page keeps: a day and the one that has begun
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
+const MOVED_MS = 5_000; // how long a moved mouse shows the way out of a wall's view
 const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
 const ICONS = { connecting: "◌", live: "●", delayed: "◐", lost: "✕", past: "◷", ended: "✕" };
-const MOST_ON_WALL = { citizenship: 11, section: 6, latest: 6, devices: 3 };
-const MOST = { citizenship: Infinity, section: Infinity, latest: 30, devices: Infinity };
+const MOST_ON_WALL = { citizenship: 11, section: 6, latest: 6, devices: 3, lastyear: 5 }; // to begin with
+const MOST = { citizenship: Infinity, section: Infinity, latest: LATEST, devices: Infinity, lastyear: Infinity };
 
 const steady = new Steady();
 const snapshot = JSON.parse(find("#snapshot").textContent);
 const past = snapshot.view === "past";
+const before = past && snapshot.sides.every(({ position }) => position === "0-0"); // the first entry of the log
 const words = new Words(await fetchWords(document.body.dataset.words));
 let room = new Room(snapshot);
 let view = readAddress();
@@ -35,6 +38,7 @@ const figures = new Figures(words, steady, (measure, side, revised) =>
 const lists = new Lists(words, view.kiosk ? MOST_ON_WALL : MOST, address);
 
 let looked = snapshot.now; // when the server last saw the store
+let told = ""; // the time of the newest change: the numbers are of then at least, though nobody has looked since
 let lookedS = 0; // how long ago that was when it last spoke: its silence is another fact
 let trouble = "";
 let lateMs = 0;
@@ -45,7 +49,8 @@ let fault = false; // an error in this page itself; only loading it anew ends th
 let connected = false;
 let lostSince = null;
 let checked = { at: -Infinity, digest: "" };
-let spokenAt = -Infinity;
+let spokenAt = steady.now(); // the first state is CONNECTING, and hardly worth a word
+let spokenState = "";
 let missed = ""; // positions that a heartbeat named and the page has not reached
 let due = false; // a drawing is under way
 const days = new Map(); // the hours of days that are over, once they were asked for
@@ -59,13 +64,14 @@ const stream = past ? null : new Stream(room.id, steady);
 stream?.addEventListener("snapshot", ({ detail }) => {
   room = new Room(detail);
   clock.set(detail.now);
-  [looked, lookedS, lateMs] = [detail.now, 0, 0];
+  [looked, lookedS, lateMs, told] = [detail.now, 0, 0, ""];
   options();
   changed();
 });
 stream?.addEventListener("change", ({ detail }) => {
-  if (room.change(detail)) changed();
-  else stream.renew();
+  if (!room.change(detail)) return stream.renew();
+  told = later(told, detail.at);
+  changed();
 });
 stream?.addEventListener("side", ({ detail }) => {
   room.plans(detail);
@@ -79,10 +85,15 @@ stream?.addEventListener("ended", () => {
   tick();
 });
 
+if (before || snapshot.ahead) {
+  const text = words.say(before ? "past.before" : "past.ahead", { position: snapshot.at });
+  write(find("#banners .past span"), `◷ ${text}`);
+}
+// Another language, a link or a reload: the page that was frozen is gone, and this one says so.
+addEventListener("pagehide", () => frozen && sessionStorage.setItem("frozen", "1"));
+if (sessionStorage.getItem("frozen") && !past) notice(words.say("frozen.ended"));
+sessionStorage.removeItem("frozen");
 listen();
-const asked = new URLSearchParams(location.search);
-if (["from", "to"].some((name) => (asked.get(name) ?? "") !== view[name]))
-  history.replaceState(null, "", address({ from: view.from, to: view.to })); // what is no day: exports refuse it
 options();
 draw();
 tick();
@@ -105,7 +116,7 @@ function heartbeat({ now, first, sides, ...rest }) {
   if (ahead && ahead === missed) stream.renew();
   missed = ahead;
   if (!ahead) {
-    room.digest = rest.digest;
+    [room.digest, room.whole] = [rest.digest, true];
     if (steady.now() - checked.at > CHECKED_MS) check(rest.digest);
   }
   changed();
@@ -139,24 +150,52 @@ function draw() {
   const began = performance.now();
   const shown = frozen?.room ?? room;
   const serverMs = frozen?.at ?? asOf();
-  const found = sums(shown, view);
-  figures.draw(shown, view, found.figures);
-  lists.draw(shown, view, found, serverMs);
-  hours(shown, serverMs);
-  positions(shown, serverMs);
+  const wrong = wrongIn(shown, new URLSearchParams(location.search));
+  amiss(shown, wrong);
+  positions(shown, serverMs, wrong); // these first: what room they take the lists do not have
   foot(shown);
+  if (wrong.length) figures.draw(shown, ALL, null);
+  else {
+    const found = sums(shown, view);
+    figures.draw(shown, view, found.figures);
+    lists.draw(shown, view, found, serverMs);
+    hours(shown, serverMs);
+  }
+  if (!frozen) figures.fade();
   drawnAt = performance.now();
   restMs = 3 * (drawnAt - began); // a slow PC with a large log spends a quarter of its time here, not all of it
 }
 
+/** A view of nothing that there is has no numbers: zeros would say that nothing happened. What is wrong stands there. */
+function amiss(shown, wrong) {
+  const place = find("#amiss");
+  for (const part of [find("#panels"), find("footer .controls")]) part.hidden = wrong.length > 0;
+  if (before) find("#panels").hidden = true; // with nothing reported there is nothing to list, and no hour to begin at
+  mark(place, { class: wrong.length ? "wrong" : "note" });
+  const unopened = !wrong.length && view.operation && knows(shown, view.operation) === "named";
+  const texts = wrong.map(({ what, name, value, from, to }) =>
+    words.say(`wrong.${what}`, {
+      field: words.say(`filter.${name}`),
+      value: value.slice(0, 64),
+      sides: [...shown.sides.keys()].join(", "),
+      from: from && words.day(from),
+      to: to && words.day(to),
+    }),
+  );
+  if (unopened) texts.push(words.say("unopened", { value: view.operation }));
+  const without = wrong.flatMap(({ what, name }) => (what === "order" ? ["from", "to"] : [name]));
+  const href = address(Object.fromEntries(without.map((name) => [name, ""])));
+  replace(place, JSON.stringify([texts, href]), () => {
+    if (!texts.length) return "";
+    const link = wrong.length ? make("a", { href }, words.say("wrong.without")) : "";
+    return [`${wrong.length ? "✕" : "△"} ${texts.join(" ")} `, link];
+  });
+}
+
 /** The moment, in the server's time, at which the numbers were true. */
 function asOf() {
-  if (!past) return Date.parse(looked);
   const latest = Math.max(...Array.from(room.sides.values(), ({ position }) => Number.parseInt(position)));
-  if (latest) return latest;
-  // Before the first report: there is no other time than the one that was asked for.
-  const [, ms] = /^(?:\w+:)?(\d+)-\d+(?:,|$)/.exec(snapshot.at) ?? [];
-  return Math.min(Number(ms ?? Date.parse(snapshot.at.replace(" ", "+"))) || 0, Date.parse(snapshot.now));
+  return past && !before ? latest : Date.parse(later(looked, told));
 }
 
 function hours(shown, serverMs) {
@@ -193,7 +232,7 @@ function ofDay(day, side) {
   return hours ? { ...side, hours } : side;
 }
 
-function positions(shown, serverMs) {
+function positions(shown, serverMs, wrong) {
   const zone = zoneOf(shown);
   const place = find("#asof");
   const parts = Array.from(shown.sides.values(), ({ side, position }) => [side, position]);
@@ -201,7 +240,8 @@ function positions(shown, serverMs) {
     make("span"),
     ...parts.map(([side]) => make("span", {}, ` · ${side} `, make("a", { "data-position": side }))),
   ]);
-  write(place.firstChild, words.say("asof", { time: words.time(serverMs, zone, { today: clock.now() }) }));
+  const asof = () => words.say("asof", { time: words.time(serverMs, zone, { today: clock.now() }) });
+  write(place.firstChild, before ? words.say("past.nothing") : asof());
   for (const [side, position] of parts) {
     const link = find(`[data-position="${side}"]`, place);
     write(link, position);
@@ -212,10 +252,11 @@ function positions(shown, serverMs) {
     });
   }
   const plan = view.operation ? planOf(shown, view.operation) : null;
-  write(find("#operation"), view.operation ? plan?.name || view.operation : words.say("operation.all"));
-  mark(find("#operation"), { title: view.operation || undefined });
-  // On a wall and on paper nothing else says that the numbers are of some days only.
-  write(find("#day"), [period(), plan && dayOf(plan, localDay(serverMs, zone))].filter(Boolean).join(" · "));
+  const name = view.operation ? plan?.name || view.operation : words.say("operation.all");
+  write(find("#operation"), name);
+  mark(find("#operation"), { title: view.operation ? `${view.operation} ${name}` : undefined });
+  if (before) write(find("#day"), "");
+  else write(find("#day"), [wrong.length ? "" : period(), plan && dayOf(plan, localDay(serverMs, zone))].filter(Boolean).join(" · "));
 }
 
 function dayOf(plan, today) {
@@ -225,14 +266,13 @@ function dayOf(plan, today) {
   return words.say("operation.day", { day: days(today), days: days(plan.ends) });
 }
 
+/** What the numbers are counted over. An operation without a period has its own days. */
 function period() {
   const { from, to } = view;
   if (from && to) return words.days(from, to);
-  return from
-    ? words.say("period.from", { from: words.day(from) })
-    : to
-      ? words.say("period.to", { to: words.day(to) })
-      : "";
+  if (from) return words.say("period.from", { from: words.day(from) });
+  if (to) return words.say("period.to", { to: words.day(to) });
+  return view.operation ? "" : words.say(view.kiosk ? "period.all.short" : "period.all");
 }
 
 function foot(shown) {
@@ -254,7 +294,7 @@ function foot(shown) {
         "summary",
         { title: words.say("digest.title") },
         `${words.say("digest")} `,
-        make("code", {}, shown.digest.slice(0, 12)),
+        make("code", {}, shown.digest.slice(0, 12) || "–"),
         own ? ` ✓ ${words.say("digest.checked")}` : "",
       ),
       make("code", {}, shown.digest),
@@ -278,7 +318,8 @@ function tick() {
   if (state !== "lost") lostSince = null;
   else lostSince ??= Math.max(clock.now() - silentS * 1000, asOf());
   mark(document.body, { "data-state": state, "data-frozen": frozen ? "" : undefined });
-  write(find("#state"), `${ICONS[state]} ${words.say(`state.${state}`)}`);
+  const how = `${ICONS[state]} ${words.say(`state.${state}`)}`;
+  write(find("#state"), frozen ? words.say("frozen.link", { state: how }) : how); // what stands still is not live
   write(find("#age"), past || state === "connecting" ? "" : words.age(silentS));
   const lag = sides.reduce((sum, side) => sum + side.lag, 0);
   write(find("#lag"), past ? "" : `· ${words.say("lag", { n: words.number(lag) })}`);
@@ -354,9 +395,7 @@ function freezing() {
   const oldS = (steady.now() - frozen.since) / 1000;
   if (view.kiosk && oldS >= FREEZE_MAX_S) {
     resume();
-    const notice = find("#notice");
-    write(notice, words.say("frozen.resumed", { age: words.age(FREEZE_MAX_S) }));
-    setTimeout(() => write(notice, ""), NOTICE_MS);
+    notice(words.say("frozen.resumed", { age: words.age(FREEZE_MAX_S) }));
     return;
   }
   write(find("strong", place), `❄ ${words.say("state.frozen")}`);
@@ -369,6 +408,12 @@ function freezing() {
   );
 }
 
+function notice(text) {
+  const place = find("#notice");
+  write(place, text);
+  setTimeout(() => write(place, ""), NOTICE_MS);
+}
+
 function troubleWords(code) {
   return words.has(`trouble.${code}`) ? words.say(`trouble.${code}`) : words.say("trouble.other", { code });
 }
@@ -377,6 +422,15 @@ function freeze() {
   if (past) return; // which does not move
   frozen = { room: structuredClone(room), at: asOf(), since: steady.now() };
   toggled();
+  if (!room.whole) digested(frozen.room);
+}
+
+/** The server names a digest every few seconds, for where it is then: that of a view frozen in between is computed. */
+async function digested(still) {
+  still.digest = "";
+  foot(still);
+  still.digest = (await digestOf(still)) ?? "";
+  if (frozen?.room === still) foot(still);
 }
 
 function resume() {
@@ -386,6 +440,7 @@ function resume() {
 }
 
 function toggled() {
+  exports();
   mark(find("#freeze"), { "aria-pressed": Boolean(frozen) });
   write(find("#freeze"), words.say(frozen ? "resume" : "freeze"));
   options();
@@ -402,7 +457,7 @@ function title() {
 /** For those who hear the screen: one sentence, and only when it is another one. */
 function speak() {
   const place = find("#spoken");
-  if (frozen || steady.now() - spokenAt < SPOKEN_MS) return;
+  if (frozen || steady.now() - spokenAt < (state === spokenState ? SPOKEN_MS : SOON_MS)) return;
   const spoken = Array.from(
     document.querySelectorAll("#figures tbody tr"),
     (row) => `${row.cells[0].textContent}: ${find("b", row).textContent}`,
@@ -417,7 +472,7 @@ function speak() {
       time: words.time(asOf(), zoneOf(room), { seconds: false }),
     }),
   );
-  spokenAt = steady.now();
+  [spokenAt, spokenState] = [steady.now(), state];
 }
 
 function failed() {
@@ -432,8 +487,7 @@ function failed() {
 
 function readAddress() {
   const of = new URLSearchParams(location.search);
-  const [operation, side] = ["operation", "side"].map((name) => of.get(name) ?? "");
-  const [from, to] = ["from", "to"].map((name) => of.get(name) ?? "").map((day) => (isDay(day) ? day : ""));
+  const [operation, side, from, to] = ["operation", "side", "from", "to"].map((name) => of.get(name) ?? "");
   return { operation, side, from, to, kiosk: of.get("kiosk") === "1" };
 }
 
@@ -449,28 +503,40 @@ function address(changes, base = location.pathname) {
 /** Fill in what may be chosen, and what links lead to from this view. */
 function options() {
   const form = find("#filters");
-  const plans = [
-    ...new Set([...room.sides.values()].flatMap(({ operations }) => operations.map(({ operation }) => operation))),
-  ].sort();
+  const codes = [...room.sides.values()].flatMap(({ operations }) => operations.map(({ operation }) => operation));
+  const label = (name, value) =>
+    name === "operation" ? [value, planOf(room, value)?.name].filter(Boolean).join(" · ") : value;
   for (const [name, values] of [
-    ["operation", plans],
+    ["operation", [...new Set(codes)].sort()],
     ["side", [...room.sides.keys()]],
   ]) {
     const select = form.elements[name];
-    const known = [...select.options].map(({ value }) => value);
-    for (const value of values) if (!known.includes(value)) select.add(make("option", { value }, value));
+    for (const value of values) {
+      const option = [...select.options].find((one) => one.value === value) ?? make("option", { value });
+      write(option, label(name, value));
+      if (!option.parentElement) select.add(option);
+    }
+    const unseen = [...select.options].slice(1).filter(({ value }) => name === "side" && !values.includes(value));
+    for (const option of unseen) option.remove();
     if (select !== document.activeElement) select.value = view[name];
   }
   for (const name of ["from", "to"])
-    if (form.elements[name] !== document.activeElement) form.elements[name].value = view[name];
+    if (form.elements[name] !== document.activeElement)
+      form.elements[name].value = isDay(view[name]) ? view[name] : "";
   for (const link of document.querySelectorAll("a[data-set]")) {
     const [name, value] = link.dataset.set.split("=");
     mark(link, { href: address({ [name]: value }) });
   }
-  const at = frozen && Array.from(frozen.room.sides.values(), ({ side, position }) => `${side}:${position}`).join();
+  exports();
+}
+
+/** What is taken along from a view that does not move is what it shows, however long after. */
+function exports() {
+  const still = past ? room : frozen?.room;
+  const at = still && Array.from(still.sides.values(), ({ side, position }) => `${side}:${position}`).join();
   for (const link of document.querySelectorAll("a[data-export]")) {
     const download = link.dataset.export.endsWith(".json") ? "1" : "";
-    mark(link, { href: address({ download, ...(at && { at }) }, link.dataset.export) });
+    mark(link, { href: address({ download, ...(still && { at }) }, link.dataset.export) });
   }
 }
 
@@ -489,6 +555,8 @@ function listen() {
     if (event.target.name !== "at" && form.checkValidity()) go(event);
   });
   addEventListener("popstate", moved);
+  // Also when a warning needs room. Not at once: an observer that changes what it observes is an error of the page.
+  if (view.kiosk) new ResizeObserver(() => requestAnimationFrame(draw)).observe(find("#panels"));
   find("#freeze").hidden = past;
   find("#freeze").addEventListener("click", () => (frozen ? resume() : freeze()));
   find("#resume").addEventListener("click", () => {
@@ -496,6 +564,7 @@ function listen() {
     find("#freeze").focus();
   });
   find("#print").addEventListener("click", () => print());
+  leaving(find('[action="/logout"]'));
   addEventListener("beforeprint", () => (find("#digest details").open = true)); // paper carries the whole digest
   addEventListener("keydown", (event) => {
     if (find("#reasons").open || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
@@ -505,6 +574,27 @@ function listen() {
       if (frozen) resume();
       else freeze();
     } else if (event.key === "Escape" && frozen) resume();
+    else if (event.key === "Escape" && view.kiosk) find("#leave").click();
+  });
+  if (!view.kiosk) return;
+  let still;
+  addEventListener("pointermove", () => {
+    document.body.dataset.moved = "";
+    clearTimeout(still);
+    still = setTimeout(() => delete document.body.dataset.moved, MOVED_MS);
+  });
+}
+
+/** Who logs out leaves nothing open: the other tabs of this browser go to the log-in page, their streams with them. */
+function leaving(form) {
+  const tabs = new BroadcastChannel("fieldtally");
+  tabs.addEventListener("message", () => location.reload());
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const answer = await fetch(form.action, { method: "POST", redirect: "manual" }).catch(() => null);
+    if (!answer) return form.submit(); // the browser says what is wrong
+    tabs.postMessage("out"); // not before: a tab that comes too early would still be let in
+    location.assign("/");
   });
 }
 

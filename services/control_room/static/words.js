@@ -29,7 +29,7 @@ export class Words {
   say(key, values = {}) {
     const text = this.#texts[key];
     if (typeof text !== "string") throw new Error(`No text ${key}`);
-    return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+    return text.replace(/\{(\w+)\}/g, (_, name) => values[name]).replace(/\.\.$/, "."); // some dates end in one, too
   }
 
   /** Whether there is a text of this name: codes may come from a newer server. */

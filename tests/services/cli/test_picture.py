@@ -332,6 +332,18 @@ def test_devices_to_ask_come_first_those_with_numbers_missing() -> None:
     ] == [" ".join(line.split()) for line in lines[at + 1 : at + 4]]
 
 
+@pytest.mark.parametrize("width", [40, 72, 80, 120])
+def test_a_long_name_gives_way_to_the_numbers_that_are_missing(width: int) -> None:
+    name = ("HR-PU-PRIMORSKO-GORANSKA-3", "telefon-04-in-vehicle-17")
+    gaps = tuple((number, number + 1) for number in range(10, 10 + 3 * 500, 3))
+    shown = drawn(side("HR", devices=(DeviceShown(*name, 5_000, ((7, 7), *gaps), 0, NOW),)), width=width)
+    (line,) = [line for line in shown if "HR-PU" in line]
+    assert "△ 7, 10–11" in line
+    assert width >= max(map(len, shown))
+    if width > 80:
+        assert "△ 7, 10–11 +499 more" in line
+
+
 def test_an_operation_of_another_country_may_bring_any_name_and_moves_no_cursor() -> None:
     named = replace(PLAN, name="\x1b[2J[red]č\n\r")
     lines = drawn(side(operations=(named,)), filters=Filters(operation=given.OPERATION))

@@ -132,6 +132,17 @@ def test_told_to_end_while_it_starts_is_no_fault(tmp_path: Path, moment: str) ->
 # A part that fails
 
 
+def test_a_port_of_the_screen_that_another_has_is_said_before_anything_starts(cli: Cli, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ports = {"HTTP_PORT": str(free_port()), "SCREEN_PORT": str(port)}
+        outcome = cli("up", DATA_DIR=str(tmp_path / "data"), **ports)
+    assert (2, "") == (outcome.code, outcome.out)
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; set " in outcome.err
+    assert "FIELDTALLY_SCREEN_PORT" in outcome.err
+    assert not (tmp_path / "data").exists()
+
+
 def test_it_does_not_go_on_without_a_projector(server_url: str, prefix: str, tmp_path: Path) -> None:
     said = tmp_path / "said"
     with up(server_url, prefix, said) as (process, _, projector):

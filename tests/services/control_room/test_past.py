@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import product
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from schemas.vocabulary import Position, Side, order
-from services.control_room.past import KEPT, Past, read_at
+from services.control_room.past import KEPT, Past, lies_ahead, read_at
 from services.runtime.errors import UsageError
 from services.tally.fold import State
 from tests import given
@@ -20,6 +23,8 @@ from tests.services.control_room.rooms import BOTH
 
 SI, HR = BOTH
 LAST = 2**64 - 1
+LJUBLJANA = ZoneInfo("Europe/Ljubljana")
+NOW = datetime(2024, 3, 14, 12, 30, tzinfo=UTC)  # 13:30 in Ljubljana
 NOON = f"1710414000000-{LAST}"  # 2024-03-14T11:00:00Z: all of that millisecond
 
 
@@ -41,33 +46,79 @@ NOON = f"1710414000000-{LAST}"  # 2024-03-14T11:00:00Z: all of that millisecond
     ],
 )
 def test_a_position_and_a_time_mean_a_position_of_each_side(text: str, si: str, hr: str) -> None:
-    assert {SI: si, HR: hr} == read_at(text, BOTH)
+    assert {SI: si, HR: hr} == read_at(text, BOTH, LJUBLJANA, NOW)
     if text != "HR:2-0,SI:1-0":
-        assert {SI: si} == read_at(text, (SI,))
+        assert {SI: si} == read_at(text, (SI,), LJUBLJANA, NOW)
+
+
+def at(moment: datetime) -> str:
+    return f"{int(moment.timestamp() * 1000)}-{LAST}"
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("12:00", datetime(2024, 3, 14, 11, tzinfo=UTC)),
+        ("9:05", datetime(2024, 3, 14, 8, 5, tzinfo=UTC)),
+        ("13:29:59", datetime(2024, 3, 14, 12, 29, 59, tzinfo=UTC)),
+        ("2024-03-13 23:15", datetime(2024, 3, 13, 22, 15, tzinfo=UTC)),
+        ("2024-03-13T23:15:01", datetime(2024, 3, 13, 22, 15, 1, tzinfo=UTC)),
+        ("2024-03-14", NOW),  # today has not ended
+        ("2024-03-13", datetime(2024, 3, 13, 22, 59, 59, 999_000, tzinfo=UTC)),
+        ("2024-03-15", datetime(2024, 3, 15, 22, 59, 59, 999_000, tzinfo=UTC)),
+        ("2024-03-30", datetime(2024, 3, 30, 22, 59, 59, 999_000, tzinfo=UTC)),
+        ("2024-03-31", datetime(2024, 3, 31, 21, 59, 59, 999_000, tzinfo=UTC)),  # of 23 hours
+        ("2024-10-27", datetime(2024, 10, 27, 22, 59, 59, 999_000, tzinfo=UTC)),  # of 25 hours
+        ("2024-03-31 02:30", datetime(2024, 3, 31, 1, 30, tzinfo=UTC)),  # skipped: 03:30 after the change
+        ("2024-10-27 02:30", datetime(2024, 10, 27, 1, 30, tzinfo=UTC)),  # comes twice: the second of them
+        ("2024-10-27 01:59", datetime(2024, 10, 26, 23, 59, tzinfo=UTC)),
+        ("1710414000000", datetime(2024, 3, 14, 11, tzinfo=UTC)),
+    ],
+)
+def test_what_somebody_types_on_duty_is_a_local_time(text: str, moment: datetime) -> None:
+    for typed in (text, f" {text} "):
+        assert dict.fromkeys(BOTH, at(moment)) == read_at(typed, BOTH, LJUBLJANA, NOW)
+
+
+def test_a_position_as_the_screen_shows_it_is_that_of_its_side() -> None:
+    assert {SI: "1710414000000-3", HR: NOON} == read_at("SI 1710414000000-3", BOTH, LJUBLJANA, NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "ahead"),
+    [("2024-03-14", False), ("12:00", False), ("14:00", True), ("2024-03-15", True), ("2024-03-13", False),
+     (f"SI:{10**14}-0,HR:1-0", False)],
+)  # fmt: skip
+def test_what_has_not_come_yet_is_known_as_such(text: str, ahead: bool) -> None:  # noqa: FBT001
+    assert ahead == lies_ahead(read_at(text, BOTH, LJUBLJANA, NOW), NOW)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "nonsense", "yesterday", "", " ", "-", "1-", "1", "2024-03-14T12:00:00", "2024-03-14", "SI:1-0", "SI:1-0,HR:x",
+        "nonsense", "yesterday", "", " ", "-", "1-", "1", "20240314", "2024-W11-4", "2024-02-30", "9999-12-31", "24:00",
+        "12:60", "12", "SI:1-0", "SI:1-0,HR:x",
         "SI:1-0,SI:2-0", "2024-13-14T12:00:00Z", "9" * 5_000, "9" * 40 + "-0", "\x00", "1-0\n", "٣-0", "25:00+01:00",
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_in_words(text: str) -> None:
-    with pytest.raises(UsageError, match=r"`at` is a position such as 1710385929000-0, or a time with an offset"):
-        read_at(text, BOTH)
+    with pytest.raises(
+        UsageError, match=r"`at` is a position such as 1710385929000-0, or a time such as .*, 12:00, 2024-03-14 12:00"
+    ):
+        read_at(text, BOTH, LJUBLJANA, NOW)
 
 
-def test_a_viewer_of_one_side_cannot_ask_by_another() -> None:
+@pytest.mark.parametrize("text", ["HR:1-0", "HR 1-0"])
+def test_a_viewer_of_one_side_cannot_ask_by_another(text: str) -> None:
     with pytest.raises(UsageError):
-        read_at("HR:1-0", (SI,))
+        read_at(text, (SI,), LJUBLJANA, NOW)
 
 
 @for_all(st.text(max_size=40) | st.datetimes().map(str) | st.datetimes(timezones=st.timezones()).map(str))
 def test_no_text_is_too_strange_to_be_read(text: str) -> None:
-    for audience in (BOTH, (SI,)):
+    for audience, zone in product((BOTH, (SI,)), (LJUBLJANA, ZoneInfo("Pacific/Apia"))):
         try:
-            assert set(read_at(text, audience)) == set(audience)
+            assert set(read_at(text, audience, zone, NOW)) == set(audience)
         except UsageError:
             continue
 

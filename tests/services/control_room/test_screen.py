@@ -262,19 +262,6 @@ def test_a_date_may_be_typed_key_by_key(walls: Walls, name: str) -> None:
         assert "live" == screen.state
 
 
-@pytest.mark.parametrize("day", ["yesterday", "2024-02-30", "0020-12-03", "20244-03-14", "2024-3-14"])
-def test_what_is_no_day_in_the_address_is_no_filter(walls: Walls, day: str) -> None:
-    operation = walls.wall.operation()
-    walls.wall.apprehended(operation, persons={"SYR": 3})
-    walls.wall.wait_until_counted()
-    with walls.screen() as screen:
-        screen.open(f"?operation={operation}&from={day}&to={day}&lang=en")
-        screen.wait_for_number("3")
-        assert ["", ""] == [screen.page.locator(f"#filters [name={name}]").input_value() for name in ("from", "to")]
-        address = screen.page.locator('[data-export$="csv"]').get_attribute("href")
-        assert f"/api/tallies.csv?operation={operation}&lang=en" == address
-
-
 def test_a_period_of_an_operation_is_said_where_there_are_no_filters(walls: Walls) -> None:
     operation = walls.wall.operation()
     with walls.screen() as screen:
@@ -308,13 +295,6 @@ def test_an_operation_ahead_is_compared_with_the_days_of_its_plan(walls: Walls) 
         screen.open("?operation=AHEAD&lang=en")
         wait_for(lambda: "starts 1 May 2038" in screen.text("#day"), what="the plan")
         assert "The log has nothing for 1 – 3 May 2037." in screen.text("#lastyear")
-
-
-def test_before_the_first_report_the_past_is_as_of_the_time_that_was_asked_for(walls: Walls) -> None:
-    with walls.screen() as screen:
-        for at in ("2020-01-01T12:00:00%2B01:00", "1577876400000-0"):
-            screen.open(f"?at={at}&lang=en", "past")
-            assert screen.text("#asof").startswith("as of 1 Jan 2020 12:00:00 CET · SI 0-0")
 
 
 def test_the_past_is_marked_has_its_numbers_and_no_stream(walls: Walls) -> None:
