@@ -149,7 +149,9 @@ def _wrong(before: Manifest, segment: Segment, side: Side, number: int, line: by
         return f"describes segment {segment.number} in {segment.file[:40]!r}"
     if segment.side != side:
         return f"of side {segment.side[:40]!r}"
-    if segment.before != before.entries or segment.count < 1:
+    if segment.count < 1:
+        return f"says that it has {segment.count:,} entries"
+    if segment.before != before.entries:
         return f"says that {segment.before:,} entries come before it, but there are {before.entries:,}"
     if not (_position.fullmatch(segment.first) and _position.fullmatch(segment.last)):
         return f"reaches from {segment.first[:40]!r} to {segment.last[:40]!r}, which are no positions"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from schemas.vocabulary import Position, order
+from schemas.vocabulary import START, Position, order
 from services.store.connection import Client
-from services.store.contract import Entry, LogExtent
+from services.store.contract import Entry, LogExtent, Trimmed
 from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
 from services.store.segments import Archive, DamagedArchiveError, Manifest, archive_folder
@@ -30,6 +30,7 @@ class WholeLog:
     def __init__(self, stream: RedisLog, archive: Archive) -> None:
         self.stream = stream
         self.archive = archive
+        self._related = False
 
     async def append(self, events: Sequence[bytes], *, by: str | None = None) -> list[Position]:
         """Append events to the stream, in order."""
@@ -38,7 +39,9 @@ class WholeLog:
     async def read_after(self, position: Position, count: int, *, block_ms: int | None = None) -> list[Entry]:
         """Return up to `count` entries after a position; with `block_ms`, wait that long for the first."""
         found: list[Entry] = []
-        self.archive.refresh()
+        self._refresh()
+        if order(position) < order(self.archive.end):
+            await self._settle()
         while len(found) < count:
             if order(position) < order(self.archive.end):
                 found += await asyncio.to_thread(self.archive.read_after, position, count - len(found))
@@ -46,7 +49,7 @@ class WholeLog:
                 continue
             wait_ms = None if found else block_ms
             entries = await self.stream.read_after(position, count - len(found), block_ms=wait_ms)
-            await self._require_trimmed()
+            await self._settle()
             # Archived meanwhile, it may have been trimmed as well, and the stream would have gone on behind the gap.
             if order(position) >= order(self.archive.end):
                 return found + entries
@@ -55,7 +58,7 @@ class WholeLog:
     async def read_before(self, position: Position, count: int) -> list[Entry]:
         """Return up to `count` entries at and before a position, the newest first."""
         entries = await self.stream.read_before(position, count)
-        await self._require_trimmed()
+        await self._settle()
         end = order(self.archive.end)
         entries = [entry for entry in entries if order(entry.position) > end]
         if len(entries) < count and self.archive.manifest.segments:
@@ -68,7 +71,7 @@ class WholeLog:
         entries = await self.stream.read_at(positions)
         if all(entries):
             return entries
-        await self._require_trimmed()
+        await self._settle()
         gone = [position for position, entry in zip(positions, entries, strict=True) if entry is None]
         archived = iter(await asyncio.to_thread(self.archive.read_at, gone))
         return [entry or next(archived) for entry in entries]
@@ -76,7 +79,7 @@ class WholeLog:
     async def extent(self) -> LogExtent:
         """Return how far the log reaches, and how much of it is archived."""
         extent = await self.stream.extent()
-        await self._require_trimmed()
+        await self._settle()
         manifest = self.archive.manifest
         return replace(
             extent,
@@ -86,18 +89,42 @@ class WholeLog:
             apart=await self._is_apart(extent, manifest),
         )
 
-    async def _require_trimmed(self) -> None:
+    def _refresh(self) -> None:
+        """Take in what was archived since."""
+        if self.archive.refresh():
+            self._related = False
+
+    async def _settle(self) -> None:
         """Take in what was archived; raise DamagedArchiveError if what was trimmed until now is not in this archive.
 
         The stream is asked first: whatever it says was trimmed is archived by the time the archive is looked at.
         """
         trimmed = await self.stream.trimmed()
-        self.archive.refresh()
+        self._refresh()
         if trimmed and self.archive.manifest.hash_at(trimmed.entries) != trimmed.head:
             raise DamagedArchiveError(
                 f"the log of side {self.archive.side} was trimmed up to {trimmed.position}; what was taken out is in "
                 f"the archive that had {trimmed.entries:,} entries and the hash {trimmed.head[:12]}…, not the one "
                 f"in {self.archive.folder}: put that archive there, or say where it is with FIELDTALLY_DATA_DIR"
+            )
+        if not self._related:
+            await self._require_related(trimmed)
+            self._related = True
+
+    async def _require_related(self, trimmed: Trimmed | None) -> None:
+        """Raise DamagedArchiveError if the stream holds something, where the archive reaches, that is not in it."""
+        end = self.archive.end
+        if trimmed and order(trimmed.position) >= order(end):
+            return
+        first = await self.stream.read_after(START, 1)
+        if not first or order(first[0].position) > order(end):
+            return
+        if all(await self.stream.read_at([end])):  # two logs never have an entry at the same position
+            return
+        if await asyncio.to_thread(self.archive.read_at, [first[0].position]) != first:
+            raise DamagedArchiveError(
+                f"{self.archive.folder} is the archive of another log than that of side {self.archive.side} on this "
+                "server: put the archive of this one there, or say where it is with FIELDTALLY_DATA_DIR"
             )
 
     async def _is_apart(self, extent: LogExtent, manifest: Manifest) -> bool:
