@@ -71,8 +71,10 @@ def verify_archive(
         if segment.file not in files:
             elsewhere = [name for name, sha256 in hashes.items() if sha256 == segment.sha256 and name not in named]
             found(segment.file, f"missing{f'; {elsewhere[0]} holds its content' if elsewhere else ''}")
-        elif hashes.get(segment.file) != segment.sha256:
+        elif hashes[segment.file] != segment.sha256:
             found(segment.file, _altered(files[segment.file], segment, owner.get(hashes[segment.file])))
+        elif wrong := _misdescribed(files[segment.file], segment):
+            found(MANIFEST, f"{folder / MANIFEST}, line {segment.number}: {wrong}; restore the file")
     for name in files.keys() - named - _written_since(folder, side):
         copied = owner.get(hashes[name])
         what = f"a second copy of {copied}" if copied else "left by a run that was interrupted, or its line is gone"
@@ -102,6 +104,21 @@ def _written_since(folder: Path, side: Side) -> set[str]:
     return {segment.file for segment in segments} | ({segment_name(len(segments) + 1)} if at_it else set())
 
 
+def _misdescribed(path: Path, segment: Segment) -> str:
+    """Say what the manifest has wrong of a file that is as it was archived; the empty string if nothing."""
+    file: Any = pq.ParquetFile(path)
+    ends = [file.read_row_group(index, ["ms", "seq"]).to_pylist() for index in (0, file.num_row_groups - 1)]
+    first, last = ends[0][0], ends[1][-1]
+    holds = (
+        file.metadata.num_rows, f"{first['ms']}-{first['seq']}", f"{last['ms']}-{last['seq']}", path.stat().st_size
+    )  # fmt: skip
+    if holds == (segment.count, segment.first, segment.last, segment.size):
+        return ""
+    return "altered: {:,} entries from {} to {} in {:,} bytes stand in {}, not what it says".format(
+        *holds, segment.file
+    )
+
+
 def _altered(path: Path, segment: Segment, owner: str | None) -> str:
     """Say how a file differs from what the manifest has of it."""
     if owner:
@@ -115,7 +132,7 @@ def _altered(path: Path, segment: Segment, owner: str | None) -> str:
         return f"cut: {size:,} of {segment.size:,} bytes are left"
     if size > segment.size:
         return f"altered: {size - segment.size:,} bytes longer than it was"
-    return f"altered: its SHA-256 is not the one it had{_where(path)}"
+    return f"altered: its SHA-256 is not the one in the manifest{_where(path)}"
 
 
 def _where(path: Path) -> str:

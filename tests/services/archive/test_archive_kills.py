@@ -141,6 +141,8 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_goes_on(
         log = archives.write(client, here, random.sample(pool, LENGTH))
         digest = counted(log)
         until = log[random.randrange(8, LENGTH)].position
+        archive_now(server_url, here, folder, log[random.randrange(3, 6)].position)
+        trim_now(server_url, here, folder, log[random.randrange(3)].position)
 
         def archive(here: str = here, folder: Path = folder) -> None:
             archive_now(server_url, here, folder)
@@ -148,9 +150,9 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_goes_on(
         def trim(here: str = here, folder: Path = folder, until: Position = until) -> None:
             trim_now(server_url, here, folder, until)
 
-        for work, furthest in ((archive, 240), (trim, 130)):
+        for work, furthest in ((archive, 150), (trim, 150)):
             # The first one anywhere, the next ones from where it left.
-            for last in (furthest, furthest // 2, furthest // 4):
+            for last in (furthest, furthest // 3):
                 step = random.randrange(1, last)
                 ended = run_until(step, work, tmp_path / "taken")
                 where = f"seed {seed}, {work.__name__} killed at step {step}"
@@ -176,7 +178,7 @@ def test_killed_at_each_step_in_turn_it_comes_to_its_end(
         archive_now(server_url, prefix, tmp_path)
     work = {"archive": archive_now, "trim": trim_now}[what]
     step, sizes = 0, set()
-    while run_until(step := step + 3, lambda: work(server_url, prefix, tmp_path), tmp_path / "taken") == KILLED:
+    while run_until(step := step + 5, lambda: work(server_url, prefix, tmp_path), tmp_path / "taken") == KILLED:
         manifest = folder_of(tmp_path, prefix) / MANIFEST
         sizes.add((manifest.stat().st_size if manifest.exists() else 0, client.xlen(f"{{{prefix}:SI}}:log")))
         assert whole(server_url, prefix, tmp_path) == log, f"killed at step {step}"
