@@ -1,4 +1,4 @@
-"""The door of a log of which a part is only in the archive: what was reported then is known, wherever the border lies."""
+"""The door of a log of which a part is only in the archive: what was reported then is known, wherever it lies."""
 
 from __future__ import annotations
 
