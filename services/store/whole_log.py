@@ -114,7 +114,7 @@ class WholeLog:
     async def _require_related(self, trimmed: Trimmed | None) -> None:
         """Raise DamagedArchiveError if the stream holds something, where the archive reaches, that is not in it."""
         end = self.archive.end
-        if trimmed and order(trimmed.position) >= order(end):
+        if not self.archive.manifest.segments or (trimmed and order(trimmed.position) >= order(end)):
             return
         first = await self.stream.read_after(START, 1)
         if not first or order(first[0].position) > order(end):
