@@ -13,9 +13,10 @@ from schemas.vocabulary import START, Position, order, preceding
 from services.archive.verify import verify_archive
 from services.archive.writer import writing
 from services.runtime.errors import DamagedLogError
-from services.store.contract import Trimmed
+from services.store.contract import Entry, Trimmed
 from services.store.log import RedisLog
 from services.store.segments import Archive, DamagedArchiveError
+from services.store.whole_log import WholeLog
 
 PIECE: Final = 4_096
 
@@ -32,10 +33,15 @@ async def trim_log(
     Raises:
         DamagedArchiveError: the archive is not what was written; nothing more is taken out.
         DamagedLogError: the stream holds something else than the archive.
+        UsageError: somebody archives here at this moment, or the folder cannot be written.
 
     """
     with writing(archive.folder, archive.side):
-        archive.refresh()
+        if (await WholeLog(stream, archive).extent()).apart:
+            raise DamagedLogError(
+                f"{archive.folder} is not the archive of the log of side {archive.side} on this server, or the log was "
+                "set back; nothing is trimmed"
+            )
         verified = verify_archive(archive.folder, archive.side)
         if verified.flaws:
             flaw = verified.flaws[0]
@@ -51,7 +57,7 @@ async def trim_log(
             if not entries:
                 return taken
             before = position if taken else preceding(entries[0].position)
-            if archive.read_after(before, len(entries)) != entries:
+            if not _archived(archive, before, entries):
                 raise DamagedLogError(
                     f"side {archive.side}: the stream and the archive differ between {entries[0].position} and "
                     f"{entries[-1].position}; nothing from there on is trimmed"
@@ -60,3 +66,11 @@ async def trim_log(
             await stream.trim(Trimmed(position, archive.manifest.entries, archive.manifest.head))
             taken += len(entries)
             on_progress(len(entries))
+
+
+def _archived(archive: Archive, before: Position, entries: list[Entry]) -> bool:
+    """Tell whether the archive has these entries as the stream has them."""
+    # Where somebody took single entries out of the stream, the archive has more than these.
+    return archive.read_after(before, len(entries)) == entries or (
+        archive.read_at([entry.position for entry in entries]) == entries
+    )

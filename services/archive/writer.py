@@ -21,8 +21,9 @@ from services.runtime.errors import DamagedLogError, FaultError, UsageError
 from services.store.columns import ENCODINGS, SCHEMA, WORD_COLUMNS, table_of
 from services.store.contract import Entry
 from services.store.log import RedisLog
-from services.store.segment_file import SegmentFile
-from services.store.segments import MANIFEST, Archive, Manifest, Segment
+from services.store.segment_file import SegmentFile, sha256_of
+from services.store.segments import MANIFEST, Archive, Manifest, Segment, segment_name
+from services.store.whole_log import WholeLog
 
 SEGMENT_ENTRIES: Final = 262_144
 GROUP_ENTRIES: Final = 16_384
@@ -32,7 +33,6 @@ LEVEL: Final = 12
 ID_LEVEL: Final = 19
 """Of the ids, which are a third of the archive and take hardly longer for it."""
 READ_ENTRIES: Final = 4_096
-HASH_BYTES: Final = 1 << 20
 LOCK: Final = "lock"
 _PART: Final = ".part"
 
@@ -51,19 +51,23 @@ async def archive_log(
 
     """
     with writing(archive.folder, archive.side):
-        archive.refresh()
-        extent = await stream.extent()
-        manifest = archive.manifest
-        taken_singly = extent.trimmed and order(extent.newest_deleted) > order(manifest.end)
-        if extent.trimmed > manifest.entries or taken_singly:
+        extent = await WholeLog(stream, archive).extent()
+        if extent.apart:
             raise DamagedLogError(
-                f"the log of side {archive.side} has lost {extent.trimmed:,} entries, of which {manifest.entries:,} "
-                f"are archived up to {manifest.end}: restore the log from a copy before anything is archived"
+                f"{archive.folder} has {extent.archived:,} entries up to {extent.archive_end}, some of which the log "
+                f"of side {archive.side} on this server never held: restore the log, or set FIELDTALLY_DATA_DIR to "
+                "the folder of this server's archive"
+            )
+        if extent.lost:
+            raise DamagedLogError(
+                f"the log of side {archive.side} has lost entries: {extent.trimmed:,} are no longer in the stream, and "
+                f"{extent.archived:,} are archived up to {extent.archive_end}; restore the log from a copy before "
+                "anything is archived"
             )
         last = min(extent.last, until, key=order) if until else extent.last
         new = []
         while order(archive.end) < order(last):
-            segment = await _write_segment(stream, archive, last, on_progress)
+            segment = await _write_segment(stream, archive, last, extent.trimmed, on_progress)
             if segment is None:
                 break
             new.append(segment)
@@ -72,12 +76,12 @@ async def archive_log(
 
 
 async def _write_segment(
-    stream: RedisLog, archive: Archive, last: Position, on_progress: Callable[[int], None]
+    stream: RedisLog, archive: Archive, last: Position, trimmed: int, on_progress: Callable[[int], None]
 ) -> Segment | None:
-    """Write one more segment; None if the log has no entry up to there."""
+    """Write one more segment; None if the log has no entry up to there. `trimmed` entries were gone at the start."""
     manifest = archive.manifest
     number = len(manifest.segments) + 1
-    path = archive.folder / f"{number:06}.parquet"
+    path = archive.folder / segment_name(number)
     part = path.with_name(path.name + _PART)
     fingerprint, count, first, position = Fingerprint(), 0, START, manifest.end
     with _parquet(part) as write:
@@ -98,6 +102,12 @@ async def _write_segment(
             on_progress(len(entries))
         if waiting:
             write(waiting)
+    if (await stream.extent()).trimmed != trimmed:
+        part.unlink()
+        raise DamagedLogError(
+            f"somebody took entries out of the log of side {archive.side} while it was archived; the archive is as "
+            f"before: `fieldtally archive` again says whether they are lost"
+        )
     if not count:
         part.unlink()
         return None
@@ -145,16 +155,6 @@ class Fingerprint:
         return self._hash.digest()
 
 
-def sha256_of(path: Path, on_progress: Callable[[int], None] = lambda _: None) -> str:
-    """Return the SHA-256 of a file, telling how many bytes were read."""
-    hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(HASH_BYTES):
-            hashed.update(piece)
-            on_progress(len(piece))
-    return hashed.hexdigest()
-
-
 @contextmanager
 def writing(folder: Path, side: Side) -> Iterator[None]:
     """Be the only one who changes this archive, or what of the log depends on it."""
@@ -172,6 +172,18 @@ def writing(folder: Path, side: Side) -> Iterator[None]:
             yield
         except OSError as error:
             raise UsageError(f"{folder}: {error.strerror or 'cannot be written'}; the archive is as before") from error
+
+
+def is_written(folder: Path) -> bool:
+    """Tell whether somebody changes this archive now."""
+    try:
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextmanager

@@ -356,8 +356,8 @@ class GatewaySide:
             if known is None:
                 await self._take_glance()
                 continue
-            if self._tail.lacks(known.length, self._under_way):
-                await self._read_tail(door, known.length)
+            if self._tail.lacks(known.length, known.trimmed, self._under_way):
+                await self._read_tail(door, known)
             if changes == self._tail.changes:
                 break
             # What the tail has forgotten meanwhile, because the index has it, the index had not when it was asked.
@@ -375,7 +375,7 @@ class GatewaySide:
             if entry and (event := arrive(position, entry.fields).event)
         )
 
-    async def _read_tail(self, door: RedisDoor, length: int) -> None:
+    async def _read_tail(self, door: RedisDoor, known: Known) -> None:
         """Note what the log holds behind what is known of it."""
         while True:
             changes = self._tail.changes
@@ -387,7 +387,7 @@ class GatewaySide:
             if len(entries) < TAIL_CHUNK:
                 break
         # As it was before: whatever came since is read once more, by whoever looks next.
-        self._tail.is_read(length)
+        self._tail.is_read(known.length, known.trimmed)
 
     def _places(self, one: Submitted, known: Known) -> list[Position]:
         """Return where this report may stand, what it amends, and another one of its name."""

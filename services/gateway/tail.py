@@ -39,6 +39,7 @@ class Tail:
         self.read_to = START
         self.changes = 0
         self._length: int | None = None
+        self._trimmed = START
         self._reports: dict[Identity, Position] = {}
         self._amendments: dict[Key, Position] = {}
 
@@ -58,13 +59,19 @@ class Tail:
         _forget(self._reports, position)
         _forget(self._amendments, position)
 
-    def lacks(self, length: int, under_way: int) -> bool:
-        """Tell whether a log of this length may hold what is not noted; `under_way`: appended here, not confirmed."""
-        return self._length is None or not self._length <= length <= self._length + under_way
+    def lacks(self, length: int, trimmed: Position, under_way: int) -> bool:
+        """Tell whether a log of this length may hold what is not noted; `under_way`: appended here, not confirmed.
 
-    def is_read(self, length: int) -> None:
+        `trimmed` is how far it had been trimmed just before: what was taken out would hide as much that was added.
+        """
+        if self._length is None or trimmed != self._trimmed:
+            return True
+        return not self._length <= length <= self._length + under_way
+
+    def is_read(self, length: int, trimmed: Position = START) -> None:
         """All of the log is noted that it held when it had this length."""
         self._length = length
+        self._trimmed = trimmed
 
     def is_unsure(self) -> None:
         """Something may or may not have been appended: whoever looks next reads it."""

@@ -16,6 +16,7 @@ from schemas.vocabulary import Position, order
 from services.projector.partition import Partition
 from services.runtime.errors import DamagedLogError, FaultError, FieldtallyError, UsageError
 from services.store.contract import Entry
+from services.store.segments import DamagedArchiveError
 from services.store.subscription import Reader
 
 FIRST_PAUSE_S: Final = 0.1
@@ -94,8 +95,10 @@ class Follower:
                 return
             try:
                 extent = await self.partition.log.extent()
-                if extent.lacks(self.partition.checkpoint):
+                if extent.lacks(self.partition.checkpoint) or extent.beyond(self.partition.checkpoint):
                     await self._recover(None)
+            except DamagedArchiveError:
+                return  # what comes in can be counted without it; a report that amends an archived one asks for it
             except DamagedLogError as damage:
                 self._stop(damage)
             except FieldtallyError:

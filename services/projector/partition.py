@@ -35,8 +35,10 @@ class Partition:
 
     async def reload(self) -> None:
         """Forget the state held and take the stored one; DamagedLogError or UsageError if it cannot be used."""
-        stored, checkpoint, _ = await load_fitting(self.side, self.log, self.store)
+        stored, checkpoint, extent = await load_fitting(self.side, self.log, self.store)
         side = self.side.side
+        if beyond := extent.beyond(checkpoint):
+            raise DamagedLogError(f"side {side} cannot be counted on from here: {beyond}")
         if stored.checkpoint is None:
             checkpoint = Checkpoint(fold_version=FOLD_VERSION)
         if checkpoint.fold_version != FOLD_VERSION:

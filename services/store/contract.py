@@ -25,7 +25,8 @@ class LogExtent(Struct, frozen=True):
     """How far a log reaches: its last ID ever given, how many entries its stream holds, and how many it was ever given.
 
     `newest_deleted` is the highest position from which an entry was taken singly; cutting off the beginning leaves it.
-    `archived` entries, up to `archive_end`, stand in the archive.
+    `archived` entries, up to `archive_end`, stand in the archive. `apart`: this stream never held some of them, for it
+    is another server's, or was set back.
     """
 
     last: Position
@@ -34,6 +35,7 @@ class LogExtent(Struct, frozen=True):
     newest_deleted: Position = START
     archived: int = 0
     archive_end: Position = START
+    apart: bool = False
 
     @property
     def trimmed(self) -> int:
@@ -48,25 +50,43 @@ class LogExtent(Struct, frozen=True):
 
     @property
     def entries(self) -> int:
-        """How many entries there are to read, in archive and stream."""
-        # A stream that was given less than is archived is a new one: an archive that was taken to another server.
-        return self.length + (self.trimmed if self.appended >= self.archived else self.archived)
+        """How many entries there are to read, in archive and stream; at most, where the two are apart."""
+        return self.appended + (self.archived if self.apart else 0)
 
     def lacks(self, counted: Checkpoint) -> str:
         """Say what is gone of what the tallies hold, or have yet to take in; the empty string if nothing is.
 
-        What was taken out of the stream after it was counted is not asked for here: that is for a replay.
+        What was taken out of the stream after it was counted is not asked for here: that is for a replay. Nor is what
+        only the archive has: `beyond` tells of that.
         """
         if order(self.last) < order(counted.position):
             return f"it ends at {self.last}, but the tallies reach {counted.position}"
         if self.entries < counted.entries:
             return f"{self.entries:,} were ever appended to it, but the tallies hold {counted.entries:,}"
-        if self.trimmed > counted.entries:
+        if self.trimmed > counted.entries and self.lost:
             held = f"the tallies hold {counted.entries:,}"
             return f"{self.trimmed:,} of the {self.appended:,} ever appended are gone, and {held}"
         at_end = self.last == counted.position and counted.entries < self.appended
-        if at_end or order(self.newest_deleted) > order(counted.position):
+        taken_singly = order(self.newest_deleted) > max(order(counted.position), order(self.archive_end))
+        if at_end or taken_singly:
             return f"some of the {self.appended:,} ever appended were gone before they were counted"
+        return ""
+
+    def beyond(self, counted: Checkpoint) -> str:
+        """Say why the tallies cannot go on with what the stream holds, though nothing is lost; the empty string if so.
+
+        Who only follows the stream asks this: it would count on behind what only the archive has.
+        """
+        if self.apart:
+            return (
+                f"the archive has {self.archived:,} entries up to {self.archive_end}, some of which the stream of this "
+                "server never held: restore the log, or set FIELDTALLY_DATA_DIR to the folder of this server's archive"
+            )
+        if self.trimmed > counted.entries or order(self.newest_deleted) > order(counted.position):
+            return (
+                f"the tallies hold {counted.entries:,} entries, and of those that follow only the archive has some: "
+                "`fieldtally rebuild --swap` makes the tallies anew from archive and stream"
+            )
         return ""
 
 

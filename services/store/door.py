@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from redis.exceptions import RedisError
 
-from schemas.vocabulary import Position
+from schemas.vocabulary import START, Position
 from services.store.connection import Client, in_words
 from services.store.contract import Entry
 from services.store.exchange import Exchange
@@ -17,11 +17,15 @@ from services.tally.fold import Key
 
 
 class Known(Struct, frozen=True, gc=False):
-    """What a generation knows of some reports: the index, where amendments stand, and the log's length just then."""
+    """What a generation knows of some reports: the index, where amendments stand, and the log's length just then.
+
+    `trimmed` is how far the log had been trimmed right before its length was taken.
+    """
 
     index: dict[Key, IndexEntry]
     amendments: dict[Key, Position]
     length: int
+    trimmed: Position = START
 
 
 class RedisDoor:
@@ -42,6 +46,7 @@ class RedisDoor:
             [
                 ("HMGET", keys.index, *names),
                 ("HMGET", keys.amendments, *names),
+                ("HGET", self._keys.trimmed, "position"),  # before the length: a trim in between shows at the next look
                 ("XLEN", self._keys.log),
                 ("GET", self._keys.live),
             ],
@@ -50,7 +55,7 @@ class RedisDoor:
         for answer in answers:
             if isinstance(answer, RedisError):
                 raise in_words(answer, self._url) from answer
-        index, amendments, length, live = answers
+        index, amendments, trimmed, length, live = answers
         if live is not None and live.decode() != generation:
             return None
         return Known(
@@ -59,6 +64,7 @@ class RedisDoor:
                 name: unpack_amendment(one).position for name, one in zip(names, amendments, strict=True) if one
             },
             length=length,
+            trimmed=Position((trimmed or START.encode()).decode()),
         )
 
     async def read_after(self, position: Position, count: int) -> list[Entry]:

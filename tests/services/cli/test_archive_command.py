@@ -1,0 +1,410 @@
+"""`archive`, `archive verify`, `archive trim`, and every other command over a log of which a part is archived."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from services.archive.writer import writing
+from services.store.segments import MANIFEST
+from tests import archives, oracle, projectors
+from tests.archives import SI, folder_of, small_pieces
+from tests.given import apprehension, entry, seeded_log
+from tests.projectors import SI_ONLY, ZONES, feed, log_of
+from tests.services.cli.conftest import PROGRAM, ROOT, Cli, Outcome, assert_refused, count, environ
+
+SEED = 20240313
+LENGTH = 120
+
+
+class Log:
+    """A log of one side that is counted, and commands on it with an archive folder of its own."""
+
+    def __init__(self, cli: Cli, client: redis.Redis, url: str, prefix: str, folder: Path) -> None:
+        self.data = folder / "data"
+        self.archives = self.data / "archive"
+        self.client = client
+        self.prefix = prefix
+        self.key = f"{{{prefix}:SI}}:log"
+        self._cli = cli
+        feed(client, prefix, "SI", seeded_log(SEED, 300)["SI"][:LENGTH])
+        self.entries = log_of(client, prefix, "SI")
+        self.positions = [position for position, _ in self.entries]
+        count(url, prefix)
+
+    def run(self, *args: str, **settings: str) -> Outcome:
+        """Run a command on it."""
+        return self._cli(*args, **{"DATA_DIR": str(self.data), "SIDES": SI_ONLY, **settings})
+
+    def done(self, *args: str) -> Outcome:
+        """Run a command on it that succeeds."""
+        outcome = self.run(*args)
+        assert outcome.code == 0, outcome.err
+        return outcome
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its archive."""
+        return folder_of(self.archives, self.prefix)
+
+
+@pytest.fixture
+def log(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Log:
+    small_pieces(monkeypatch, segment=32, group=8, read=16, piece=16, rows=4)
+    return Log(cli, client, server_url, prefix, tmp_path)
+
+
+# The commands
+
+
+def test_archive_says_what_it_wrote_and_the_head_to_keep(log: Log) -> None:
+    [written] = log.done("archive", "--format", "json").json
+    lines = (log.folder / MANIFEST).read_bytes().splitlines(keepends=True)
+    head = hashlib.sha256(lines[-1]).hexdigest()
+    assert written == {
+        "side": "SI", "segments": 4, "entries": LENGTH, "to": log.positions[-1], "archived": LENGTH, "head": head
+    }  # fmt: skip
+    [again] = log.done("archive", "--format", "json").json
+    assert again == written | {"segments": 0, "entries": 0}
+    assert [one["file"] for one in log.done("archive", "list", "--format", "json").json] == [
+        f"00000{number}.parquet" for number in (1, 2, 3, 4)
+    ]
+    assert [json.loads(line) for line in lines] == log.done("archive", "list", "--format", "json").json
+
+
+def test_archive_until_a_position_or_a_time(log: Log) -> None:
+    [written] = log.done("archive", "--until", log.positions[40], "--format", "json").json
+    assert (written["archived"], written["to"]) == (41, log.positions[40])
+    [written] = log.done("archive", "--until", "2024-03-14T12:00:00+01:00", "--format", "json").json
+    assert written["entries"] == 0, "the log was received today"
+    [written] = log.done("archive", "--until", "2100-01-01T00:00:00Z", "--format", "json").json
+    assert written["archived"] == LENGTH
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("archive", "--until", "yesterday"), "--until"),
+        (("archive", "--until", "1-0", "verify"), "--until belongs to `fieldtally archive` alone"),
+        (("archive", "verify", "--head", "abc", "--side", "SI"), "--head takes the 64 digits"),
+        (("archive", "verify", "--head", "a" * 64), "needs --side"),
+        (("archive", "verify", "--side", "AT"), "no side 'AT'"),
+        (("archive", "trim"), "--older-than"),
+        (("archive", "trim", "--older-than", "soon"), "--older-than 'soon': a number of days or hours"),
+        (("archive", "trim", "--older-than", "90d", "--side", "AT"), "no side 'AT'"),
+    ],
+)
+def test_what_is_wrong_with_the_options_is_said(log: Log, args: tuple[str, ...], said: str) -> None:
+    assert_refused(log.run(*args), 2, said)
+
+
+def test_verify_names_what_is_not_as_written(log: Log) -> None:
+    log.done("archive")
+    clean = log.done("archive", "verify", "--format", "json")
+    assert {one["verdict"] for one in clean.json} == {"as written"}
+    assert f"{LENGTH} entries to {log.positions[-1]} as written; head " in clean.err
+    content = bytearray((log.folder / "000002.parquet").read_bytes())
+    content[1_000] ^= 1
+    (log.folder / "000002.parquet").write_bytes(content)
+    found = log.run("archive", "verify", "--format", "json")
+    assert found.code == 4
+    verdicts = {one["file"]: one["verdict"] for one in found.json}
+    assert verdicts.pop("000002.parquet").startswith("altered")
+    assert verdicts == dict.fromkeys(["000001.parquet", "000003.parquet", "000004.parquet"], "as written")
+    assert "1 file not as written: restore from a copy" in found.err
+    assert "altered" in log.run("archive", "verify").out
+
+
+def test_verify_with_a_head_that_was_kept(log: Log) -> None:
+    [early] = log.done("archive", "--until", log.positions[40], "--format", "json").json
+    log.done("archive")
+    log.done("archive", "verify", "--side", "SI", "--head", early["head"])
+    wrong = log.run("archive", "verify", "--side", "SI", "--head", "f" * 64)
+    assert (wrong.code, "never ended with the hash" in wrong.out) == (4, True)
+
+
+def test_verify_needs_no_server(log: Log) -> None:
+    log.done("archive")
+    outcome = log.run("archive", "verify", REDIS_URL="redis://127.0.0.1:1/0")
+    assert outcome.code == 0, outcome.err
+
+
+def test_trim_takes_out_what_is_old_and_says_how_much(log: Log) -> None:
+    log.done("archive", "--until", log.positions[99])
+    [kept] = log.done("archive", "trim", "--older-than", "1h", "--format", "json").json
+    assert kept == {"side": "SI", "trimmed": 0, "left": LENGTH, "archived": 100}
+    [gone] = log.done("archive", "trim", "--older-than", "0h", "--format", "json").json
+    assert gone == {"side": "SI", "trimmed": 100, "left": 20, "archived": 100}
+
+
+def test_trim_takes_out_nothing_that_the_projector_has_not_counted(log: Log) -> None:
+    more = feed(log.client, log.prefix, "SI", [entry(apprehension(id=number)) for number in range(5)])
+    log.done("archive")
+    [gone] = log.done("archive", "trim", "--older-than", "0h", "--format", "json").json
+    assert (gone["trimmed"], gone["left"]) == (LENGTH, 5)
+    assert [position for position, _ in log_of(log.client, log.prefix, "SI")] == more
+
+
+# What keeps it from working
+
+
+def test_entries_that_are_gone_are_said_with_exit_code_4(log: Log) -> None:
+    log.client.xdel(log.key, log.positions[50])
+    assert_refused(log.run("archive"), 4, "has lost entries", "restore the log from a copy")
+    assert_refused(log.run("replay"), 4, "incomplete")
+
+
+def test_entries_that_go_after_they_were_archived_are_no_loss(log: Log) -> None:
+    before = log.done("replay").err
+    log.done("archive")
+    log.client.xdel(log.key, log.positions[50], log.positions[-1])
+    log.done("archive")
+    assert log.done("replay").err == before
+    log.done("audit")
+    log.done("archive", "trim", "--older-than", "0h")
+    assert log.done("replay").err == before
+
+
+def test_a_folder_that_is_a_file_is_said_with_exit_code_2(log: Log) -> None:
+    log.data.mkdir()
+    log.archives.write_text("")
+    for args in (("archive",), ("archive", "list"), ("replay",), ("archive", "trim", "--older-than", "0h")):
+        assert_refused(log.run(*args), 2, str(log.archives), "Not a directory")
+    assert log.run("archive", "verify").code == 4
+
+
+def test_who_archives_second_is_told_with_exit_code_2(log: Log) -> None:
+    with writing(log.folder, SI):
+        assert_refused(log.run("archive"), 2, "somebody archives side SI", "try again later")
+
+
+SMALL_DISK = """
+set -e
+mount -t tmpfs -o size=64k tmpfs "$1"
+mkdir -p "$1/archive"
+{more}
+exec {program} archive
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('dd if=/dev/zero of="$1/fill" bs=4k 2>/dev/null || true', "No space left on device"),
+        ('dd if=/dev/zero of="$1/fill" bs=1k count=44 2>/dev/null', "No space left on device"),
+        ('mount -o remount,ro tmpfs "$1"', "Read-only file system"),
+    ],
+    ids=["full", "filling up", "read-only"],
+)
+def test_a_disk_that_takes_no_more_is_said_with_exit_code_2(log: Log, tmp_path: Path, more: str, said: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    url = log.client.connection_pool.connection_kwargs["path"]
+    script = SMALL_DISK.format(program=" ".join(PROGRAM), more=more)
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(disk)],
+        cwd=ROOT, env=environ(f"unix://{url}", log.prefix, DATA_DIR=str(disk), SIDES=SI_ONLY), capture_output=True,
+        text=True, check=False, timeout=60,
+    )  # fmt: skip
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(f"no disk of its own can be had here: {done.stderr.strip()}")
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert said in done.stderr
+    assert str(disk) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# Everything else goes on as before
+
+
+COMMANDS = (
+    ("replay", "--by", "day,measure,citizenship", "--format", "json"),
+    ("tallies", "--format", "json"),
+    ("events", "--format", "ndjson"),
+    ("events", "--format", "csv"),
+    ("audit", "--format", "json"),
+    ("parked", "list", "--format", "json"),
+)
+
+
+def seen(log: Log) -> list[Outcome]:
+    """Return what every command that reads the log says, and at positions all over it."""
+    said = [log.run(*args) for args in COMMANDS]
+    said += [log.run("replay", "--as-of", position, "--format", "json") for position in log.positions[::17]]
+    said += [log.run("events", "--after", position, "--limit", "7") for position in log.positions[::29]]
+    parked = json.loads(said[5].out)
+    said += [log.run("parked", "show", one["position"]) for one in parked[::7]]
+    return said
+
+
+def test_every_command_says_the_same_before_a_trim_and_after(log: Log) -> None:
+    before = seen(log)
+    counted = oracle.count("SI", ZONES["SI"], log.entries).tallies
+    assert oracle.digest(counted) in before[0].err
+    log.done("archive", "--until", log.positions[60])
+    assert seen(log) == before
+    log.done("archive", "trim", "--older-than", "0h")
+    assert seen(log) == before
+    log.done("archive")
+    assert seen(log) == before
+    log.done("archive", "trim", "--older-than", "0h")
+    assert log.client.xlen(log.key) == 0
+    assert seen(log) == before
+
+
+def test_a_replay_ends_anywhere_in_the_archive(log: Log) -> None:
+    log.done("archive", "--until", log.positions[100])
+    log.done("archive", "trim", "--older-than", "0h")
+    for at in range(0, LENGTH, 10):
+        counted = oracle.count("SI", ZONES["SI"], log.entries[: at + 1]).tallies
+        assert oracle.digest(counted) in log.done("replay", "--as-of", log.positions[at]).err, at
+
+
+def test_the_events_of_two_sides_stay_in_the_order_of_receipt_over_the_border(
+    cli: Cli, client: redis.Redis, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A side that ends a batch at the border of its archive has not come to its end there."""
+    monkeypatch.setattr("services.cli.events.BATCH", 8)
+    small_pieces(monkeypatch, segment=5, group=3)
+    positions = []
+    for number in range(60):
+        side = "SI" if number % 3 else "HR"
+        feed(client, prefix, side, [entry(apprehension(id=number, side=side))])
+        positions.append(log_of(client, prefix, side)[-1][0])
+    settings = {"DATA_DIR": str(tmp_path)}
+    before = cli("events", "--format", "ndjson", **settings)
+    for at in (13, 31, 50):
+        assert cli("archive", "--until", positions[at], SIDES=SI_ONLY, **settings).code == 0
+        assert cli("events", "--format", "ndjson", **settings).out == before.out, f"archived up to {at}"
+
+
+def test_doctor_tells_how_much_is_archived_and_finds_nothing_wrong_after_a_trim(log: Log) -> None:
+    log.done("archive", "--until", log.positions[99])
+    log.done("archive", "trim", "--older-than", "0h")
+    findings = {one["what"]: one for one in log.done("doctor", "--format", "json").json}
+    assert findings["SI log"]["found"] == f"{LENGTH} entries to {log.positions[-1]}, 100 of them archived"
+    assert {one["state"] for one in findings.values()} <= {"ok", "look"}
+    shutil.rmtree(log.folder)
+    broken = log.run("doctor", "--format", "json")
+    assert broken.code == 4
+    assert next(one["next_step"] for one in broken.json if one["state"] == "wrong").startswith("the log of side SI was")
+
+
+@pytest.mark.parametrize(
+    "args", [("replay",), ("audit",), ("events",), ("archive",), ("archive", "trim", "--older-than", "0h")]
+)
+def test_without_its_archive_a_trimmed_log_is_not_read(log: Log, args: tuple[str, ...]) -> None:
+    log.done("archive", "--until", log.positions[99])
+    log.done("archive", "trim", "--older-than", "0h")
+    log.folder.rename(log.data / "elsewhere")
+    assert_refused(log.run(*args), 4, f"was trimmed up to {log.positions[99]}", "FIELDTALLY_DATA_DIR")
+
+
+def test_rewritten_with_all_its_hashes_an_archive_is_known_by_the_server_that_was_trimmed(
+    log: Log, server_url: str, tmp_path: Path
+) -> None:
+    log.done("archive")
+    log.done("archive", "trim", "--older-than", "0h")
+    forged = [fields for _, fields in log.entries]
+    forged[5] = entry(apprehension(persons={"SYR": 9_999}))
+    for position, fields in zip(log.positions, forged, strict=True):
+        log.client.xadd(f"{{{log.prefix}f:SI}}:log", {**fields}, id=position)
+    archives.archive_now(server_url, f"{log.prefix}f", tmp_path / "forged")
+    shutil.rmtree(log.folder)
+    shutil.copytree(folder_of(tmp_path / "forged", f"{log.prefix}f"), log.folder)
+    log.done("archive", "verify")
+    assert_refused(log.run("replay"), 4, "was trimmed up to", "not the one in")
+
+
+# The archive elsewhere
+
+
+def test_an_auditor_with_a_copy_of_the_folder_gets_the_same_replay_from_an_empty_server(
+    log: Log, cli: Cli, prefix: str, tmp_path: Path
+) -> None:
+    before = [log.run(*args) for args in COMMANDS if args[0] in ("replay", "events")]
+    log.done("archive")
+    copy = tmp_path / "auditor"
+    shutil.copytree(log.archives, copy / "archive")
+
+    def there(*args: str) -> Outcome:
+        return cli(*args, at=prefix, url="", DATA_DIR=str(copy), SIDES=SI_ONLY)  # with an embedded server
+
+    assert [there(*args)[:2] for args in COMMANDS if args[0] in ("replay", "events")] == [one[:2] for one in before]
+    assert there("archive", "verify").code == 0
+    live = there("tallies", "--format", "json")
+    assert (live.code, live.json) == (0, [])
+    assert "live tallies as of SI 0-0" in live.err
+    audited = there("audit", "--format", "json")
+    assert audited.code == 0, audited.err
+    assert audited.json["position"] == {"SI": log.positions[-1]}
+    refused = there("project", "--until-caught-up")
+    assert refused.code == 4
+    assert f"the archive has {LENGTH} entries up to {log.positions[-1]}" in refused.err
+    assert_refused(there("archive"), 4, "on this server never held")
+
+
+def test_where_the_tallies_are_gone_after_a_trim_a_replay_has_them_and_the_projector_says_what_to_do(log: Log) -> None:
+    before = log.run("replay", "--format", "json")
+    log.done("archive", "--until", log.positions[99])
+    log.done("archive", "trim", "--older-than", "0h")
+    for key in log.client.scan_iter(f"{{{log.prefix}:SI}}:*"):
+        if not key.endswith((b":log", b":trimmed")):
+            log.client.delete(key)
+    assert log.run("replay", "--format", "json") == before
+    refused = log.run("project", "--until-caught-up")
+    assert refused.code == 4
+    assert "only the archive has some: `fieldtally rebuild --swap`" in refused.err
+
+
+def test_a_report_amended_and_repeated_after_its_trim_is_counted_right(log: Log) -> None:
+    log.done("archive")
+    log.done("archive", "trim", "--older-than", "0h")
+    original: Any = next(
+        json.loads(fields[b"event"])
+        for _, fields in log.entries
+        if b'"type":"org.fieldtally.apprehension.v1"' in fields.get(b"event", b"")
+        and b'"amends"' not in fields[b"event"]
+    )
+    late = [
+        entry(json.dumps(original).encode()),  # a duplicate
+        entry(json.dumps(original | {"time": "2024-03-13T00:00:00Z"}).encode()),  # a conflict
+        entry(apprehension(id=7_001, amends=original["id"], revision=40, reportno=9_001, persons={"TUR": 77})),
+        entry(apprehension(id=7_002, amends=original["id"], revision=39, reportno=9_002, persons={"TUR": 78})),
+    ]
+    feed(log.client, log.prefix, "SI", late)
+    done = log.run("project", "--until-caught-up")
+    assert done.code == 0, done.err
+    whole = log.entries + log_of(log.client, log.prefix, "SI")
+    standing = projectors.stored(log.client, log.prefix, "SI")
+    assert standing == projectors.expected(whole, "SI")
+    assert log.run("audit").code == 0
+    log.done("archive")
+    log.done("archive", "trim", "--older-than", "0h")
+    assert oracle.digest(standing.tallies) in log.done("replay").err
+    assert log.run("audit").code == 0
+
+
+def test_a_projector_that_needs_the_archive_stops_without_it(log: Log) -> None:
+    log.done("archive")
+    log.done("archive", "trim", "--older-than", "0h")
+    log.folder.rename(log.data / "elsewhere")
+    feed(log.client, log.prefix, "SI", [entry(apprehension(amends=1, revision=1))])
+    refused = log.run("project", "--until-caught-up")
+    assert (refused.code, "was trimmed up to" in refused.err) == (4, True)
+    (log.data / "elsewhere").rename(log.folder)
+    assert log.run("project", "--until-caught-up").code == 0
+
+
+def test_help_begins_with_examples(cli: Cli) -> None:
+    for args in (("archive",), ("archive", "verify"), ("archive", "trim"), ("archive", "list")):
+        assert "fieldtally archive" in cli(*args, "--help").out
