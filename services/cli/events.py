@@ -14,6 +14,7 @@ from services.cli.command import Whole, command, run_async, settings
 from services.cli.output import Format, RecordWriter, format_option
 from services.cli.selectors import read_as_of
 from services.cli.server import SideStore, side_stores
+from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
 from services.store.contract import Entry
 from services.tally.fold import BY_FIELD, EVENT_FIELD, arrive
@@ -33,10 +34,19 @@ WAIT_MS: Final = 200  # every side is waited for, so this is the longest that an
 )
 @click.option("--side", metavar="SIDE", help="Only this side's log.")
 @click.option("--after", metavar="POSITION|TIME", help="Begin after this position or time of receipt.")
+@click.option("--as-of", "as_of", metavar="POSITION|TIME", help="End at this position or time of receipt.")
 @click.option("--limit", type=Whole(min=1), metavar="N", help="End after so many entries.")
 @click.option("--follow", is_flag=True, help="Go on with what comes in, until Ctrl-C.")
 @format_option()
-def events(*, side: str | None, after: str | None, limit: int | None, follow: bool, output_format: Format) -> None:
+def events(
+    *,
+    side: str | None,
+    after: str | None,
+    as_of: str | None,
+    limit: int | None,
+    follow: bool,
+    output_format: Format,
+) -> None:
     """Print the log, all sides in the order of receipt.
 
     json, ndjson and csv have the whole events; an entry that is none has a `problem`.
@@ -44,11 +54,16 @@ def events(*, side: str | None, after: str | None, limit: int | None, follow: bo
     chosen = settings()
     if side is not None:
         chosen = msgspec.structs.replace(chosen, sides=(chosen.side(side),))
+    if follow and as_of is not None:
+        raise UsageError("--as-of ends where --follow goes on: give one of them")
     start = read_as_of(after, "--after") if after is not None else START
-    run_async(_print(chosen, start, limit, output_format, follow=follow))
+    end = read_as_of(as_of) if as_of is not None else None
+    run_async(_print(chosen, start, end, limit, output_format, follow=follow))
 
 
-async def _print(chosen: Settings, start: Position, limit: int | None, output_format: Format, *, follow: bool) -> None:
+async def _print(
+    chosen: Settings, start: Position, end: Position | None, limit: int | None, output_format: Format, *, follow: bool
+) -> None:
     columns = CSV_COLUMNS if output_format == "csv" else COLUMNS
     async with side_stores(chosen) as stores:
         at = {store.side.side: start for store in stores}
@@ -57,6 +72,9 @@ async def _print(chosen: Settings, start: Position, limit: int | None, output_fo
             while True:
                 came = 0
                 for side, entry in await _next(stores, at):
+                    if end and order(entry.position) > order(end):
+                        came = 0
+                        break
                     at[side.side.side] = entry.position
                     writer.write(_record(side, entry, output_format))
                     came += 1
@@ -79,13 +97,10 @@ async def _wait(side_store: SideStore, position: Position) -> None:
 async def _next(stores: list[SideStore], at: dict[Any, Position]) -> list[tuple[SideStore, Entry]]:
     """Return the next entries of all sides in the order of receipt, up to where the slowest reading ends."""
     read = [(store, await store.log.read_after(at[store.side.side], BATCH)) for store in stores]
-    # Beyond the last position of a full batch, another side may have entries that come before this side's next ones.
-    horizon = min((order(entries[-1].position) for _, entries in read if len(entries) == BATCH), default=None)
+    # Beyond the last position read of a side, another side's entries may come after this side's next ones.
+    horizon = min((order(entries[-1].position) for _, entries in read if entries), default=None)
     merged = [
-        (store, entry)
-        for store, entries in read
-        for entry in entries
-        if horizon is None or order(entry.position) <= horizon
+        (store, entry) for store, entries in read for entry in entries if horizon and order(entry.position) <= horizon
     ]
     return sorted(merged, key=lambda item: order(item[1].position))
 

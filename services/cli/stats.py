@@ -148,7 +148,7 @@ def _published(
             except ValueError as error:
                 raise UsageError(f"year-to-date: {error}; choose other days with --from and --to") from error
             asked = replace(asked, this_year=days)
-        entries = sum(extent.length for extent in extents.values())
+        entries = sum(extent.entries for extent in extents.values())
         replayed = replay_sides(chosen, url, stops, lambda: progress("replaying", entries))
     now = [states[-1] for states in replayed.values()]
     then_known = [states[0] for states in replayed.values()] if asked.this_year else None

@@ -25,9 +25,15 @@ from services.tally.rollup import Selection, roll_up
     "tallies --by day,measure --from 2024-03-13 --to 2024-03-15 --format csv",
 )
 @selector_options
+@click.option("--as-of", "as_of", metavar="POSITION|TIME", help="As they were then, rebuilt from the log.")
 @format_option()
 def tallies(
-    by: tuple[str, ...], where: tuple[str, ...], first_day: str | None, last_day: str | None, output_format: Format
+    by: tuple[str, ...],
+    where: tuple[str, ...],
+    first_day: str | None,
+    last_day: str | None,
+    as_of: str | None,
+    output_format: Format,
 ) -> None:
     """Print the live tallies, as the projector keeps them.
 
@@ -35,7 +41,10 @@ def tallies(
     """
     chosen = settings()
     selection = read_selection(chosen, by, where, first_day, last_day)
-    _print(chosen, selection, run_async(_live(chosen)), output_format, "live tallies")
+    if as_of is not None:
+        _print(chosen, selection, _rebuilt(chosen, read_as_of(as_of)), output_format, "rebuilt tallies")
+    else:
+        _print(chosen, selection, run_async(_live(chosen)), output_format, "live tallies")
 
 
 @command(

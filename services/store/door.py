@@ -44,7 +44,8 @@ class RedisDoor:
                 ("HMGET", keys.amendments, *names),
                 ("XLEN", self._keys.log),
                 ("GET", self._keys.live),
-            ]
+            ],
+            first=True,
         )
         for answer in answers:
             if isinstance(answer, RedisError):

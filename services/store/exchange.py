@@ -26,8 +26,11 @@ class Exchange:
         self._connection: Any = None  # redis-py's Connection, untyped there
         self._limit_s: float | None = None
 
-    async def send(self, commands: Sequence[Command]) -> list[Any]:
+    async def send(self, commands: Sequence[Command], *, first: bool = False) -> list[Any]:
         """Send commands in one go and return all answers; an error of a command stands in its place.
+
+        With `first` nothing rests on what was sent before: a connection that the server has closed meanwhile, because
+        it was started anew, is given up for another one. Where something was watched that would be wrong.
 
         Raises:
             UnreachableError: the connection failed. Nothing is known of any of the commands.
@@ -35,6 +38,8 @@ class Exchange:
         """
         with translated(self._url):
             try:
+                if first and self._connection is not None and self._connection._reader.at_eof():  # noqa: SLF001
+                    await self.close()
                 if self._connection is None:
                     self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
                     # One limit for all of it, below, instead of one for each answer, which costs more than reading it.

@@ -26,7 +26,8 @@ AN_OFFSET = "a time with an offset such as 2024-03-14T12:00:00+01:00"
         (["tallies", "--were", "side=SI"], ["fieldtally tallies:", "'--were'", "Did you mean", "'--where'"]),
         (["tallies", "extra"], ["unexpected extra argument (extra)", "fieldtally tallies --help"]),
         (["tallies", "--by"], ["'--by' requires an argument"]),
-        (["tallies", "--as-of", "1-0"], ["No such option '--as-of'"]),
+        (["tallies", "--as-off", "1-0"], ["No such option '--as-off'", "'--as-of'"]),
+        (["events", "--as-of", "1-0", "--follow"], ["--as-of", "--follow"]),
         (["tallies", "--format", "xml"], ["'--format': 'xml'", "'table', 'json', 'ndjson', 'csv'"]),
         (["audit", "--format", "csv"], ["'--format': 'csv'", "'table', 'json'"]),
         (["import"], ["Missing argument 'FILE.ndjson'"]),
@@ -96,7 +97,9 @@ def test_a_wrong_selector_is_named(cli: Cli, command: str, args: list[str], said
     assert_refused(cli(command, *args), 2, *said)
 
 
-@pytest.mark.parametrize(("command", "option"), [("replay", "--as-of"), ("events", "--after")])
+@pytest.mark.parametrize(
+    ("command", "option"), [("replay", "--as-of"), ("tallies", "--as-of"), ("events", "--after"), ("events", "--as-of")]
+)
 @pytest.mark.parametrize(
     "text",
     [

@@ -106,6 +106,11 @@ def test_what_is_no_event_cannot_steer_the_terminal(cli: Cli) -> None:
         (["--after", "2024-03-14T13:00:00.001+01:00"], []),
         (["--after", f"{NOON}-0", "--limit", "1", "--side", "SI"], [2]),
         (["--after", f"{NOON + 1}-18446744073709551615"], []),
+        (["--as-of", f"{NOON}-0"], [0]),
+        (["--as-of", f"{NOON}"], [0, 1, 2]),
+        (["--as-of", "2024-03-14T12:00:00Z"], [0, 1, 2]),
+        (["--as-of", "2024-03-13T12:00:00Z"], []),
+        (["--after", f"{NOON}-0", "--as-of", f"{NOON}", "--side", "SI"], [2]),
     ],
 )  # fmt: skip
 def test_side_limit_and_after_choose_entries(cli: Cli, args: list[str], expected: list[int]) -> None:

@@ -26,8 +26,8 @@ def _log(server_url: str) -> Iterator[None]:
         yield
 
 
-def persons(cli: Cli, *args: str) -> int:
-    rows = cli("replay", "--by", "side", "--where", "measure=persons", *args, "--format", "json", at=AT).json
+def persons(cli: Cli, *args: str, command: str = "replay") -> int:
+    rows = cli(command, "--by", "side", "--where", "measure=persons", *args, "--format", "json", at=AT).json
     return sum(row["count"] for row in rows)
 
 
@@ -55,6 +55,7 @@ def persons(cli: Cli, *args: str) -> int:
 )
 def test_as_of_includes_what_was_received_by_then(cli: Cli, as_of: str, expected: int) -> None:
     assert expected == persons(cli, "--as-of", as_of)
+    assert expected == persons(cli, "--as-of", as_of, command="tallies")
 
 
 def test_without_as_of_it_is_the_whole_log(cli: Cli) -> None:

@@ -16,10 +16,12 @@ from typing import Any, Final, NamedTuple
 
 import openpyxl
 import pytest
+import redis
 
 from tests import given, oracle
 from tests.given import OPERATION
 from tests.services.cli.conftest import Cli, assert_refused, told
+from tests.services.cli.conftest import count as bring_up
 
 AT = "cli-stats"
 ZONES: Final = {"SI": "Europe/Ljubljana", "HR": "Europe/Zagreb"}
@@ -209,9 +211,9 @@ def test_every_figure_is_what_the_oracle_counts(
     seen = set()
     for table in published["tables"]:
         for row in table["rows"]:
+            assert row.get("missing", False) == (row["known"] == "then" and not of_then)
             if row.get("missing"):
-                assert not of_then
-                assert ("then", None) == (row["known"], row["count"])
+                assert row["count"] is None
             else:
                 assert expected(row, of_now, of_then) == row["count"], row
             seen.add(row["period"])
@@ -334,9 +336,25 @@ def test_sdmx_csv_has_the_observations_of_json(cli: Cli) -> None:
         assert row["period"] == days_of(line["TIME_PERIOD"])
         hidden = row.get("suppressed", False)
         assert ("" if hidden else str(row["count"])) == line["OBS_VALUE"]
-        assert ("Q", "C") if hidden else ("A", "F") == (line["OBS_STATUS"], line["CONF_STATUS"])
+        assert (("Q", "C") if hidden else ("A", "F")) == (line["OBS_STATUS"], line["CONF_STATUS"])
         keys.add((line["STRUCTURE_ID"], *dimensions, line["TIME_PERIOD"]))
     assert len(keys) == len(found)
+
+
+def test_what_was_not_known_then_is_missing_in_every_format(cli: Cli) -> None:
+    args = ("stats", "year-to-date", "--as-of", "2023-01-10T13:00:00Z", "--min-cell", "5")
+    plain = rows(cli(*args, "--format", "json", at=AT).json, "year-to-date")
+    unknown = [row for row in plain if row["known"] == "then"]
+    assert unknown
+    assert all(row["count"] is None and row["missing"] and "suppressed" not in row for row in unknown)
+    of_csv = [line for line in cli(*args, "--format", "csv", at=AT).csv if line["known"] == "then"]
+    assert {("", "missing")} == {(line["count"], line["status"]) for line in of_csv}
+    of_sdmx = [line for line in cli(*args, "--format", "sdmx-csv", at=AT).csv if line["KNOWN"] == "THEN"]
+    assert {("", "O", "F")} == {(line["OBS_VALUE"], line["OBS_STATUS"], line["CONF_STATUS"]) for line in of_sdmx}
+    assert len(unknown) == len(of_csv) == len(of_sdmx)
+    text = cli(*args, at=AT).out
+    assert len(unknown) == len(re.findall(r" – ", text))
+    assert "– not known: the log of a side had not begun then" in text
 
 
 def days_of(time_period: str) -> str:
@@ -474,6 +492,23 @@ def test_tables_come_once_and_in_the_order_asked_for(cli: Cli) -> None:
     published = stats(cli, "smuggling", "months", "smuggling")
     assert ["smuggling", "months"] == [table["table"] for table in published["tables"]]
     assert "known_then" not in published
+
+
+def test_a_trimmed_log_has_the_same_tables(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, tmp_path: Path
+) -> None:
+    """They come from archive and stream as one log, also as known one year before."""
+    for side, entries in log().entries.items():
+        for position, fields in entries:
+            client.xadd(f"{{{prefix}:{side}}}:log", fields, id=position)
+    bring_up(server_url, prefix)
+    kept = {"DATA_DIR": str(tmp_path)}
+    before = [cli("stats", *args, "--format", "json", **kept).json for args in ((), ARGS)]
+    assert 0 == cli("archive", **kept).code
+    trimmed = cli("archive", "trim", "--older-than", "36h", "--format", "json", **kept)
+    assert 0 == trimmed.code, trimmed.err
+    assert {0} == {client.xlen(f"{{{prefix}:{side}}}:log") for side in ZONES}
+    assert before == [cli("stats", *args, "--format", "json", **kept).json for args in ((), ARGS)]
 
 
 # --- hurried typing ---

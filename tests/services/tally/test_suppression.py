@@ -13,7 +13,7 @@ from services.tally.suppression import Atom, Suppression, suppress
 from tests import attacker
 from tests.attacker import INFINITE
 
-SMALL_SEEDS = range(60)
+SMALL_SEEDS = range(40)
 
 
 class Tables(NamedTuple):
@@ -116,11 +116,11 @@ def test_no_small_figure_can_be_worked_out(seed: int) -> None:
 def test_the_attacker_works_out_what_is_only_hidden_for_being_small() -> None:
     """Or the test above would show nothing."""
     worked_out = 0
-    for seed in range(8):
+    for seed in range(5):
         made = tables(seed, 2, 3, 2)
         small, _ = made.suppressed(5)
         worked_out += len(disclosed(made, small, small, 5))
-    assert worked_out > 20, worked_out
+    assert worked_out > 10, worked_out
 
 
 @pytest.mark.parametrize("seed", range(24))
