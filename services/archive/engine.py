@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
 import duckdb
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -23,7 +24,8 @@ from schemas.vocabulary import Position, Side, order
 from services.archive import counting
 from services.archive.views import definitions
 from services.runtime.settings import SideSettings
-from services.store.columns import SCHEMA
+from services.store.columns import SCHEMA, table_of
+from services.store.contract import Entry
 from services.tally.cells import Cell
 
 Result = TypeVar("Result")
@@ -73,8 +75,9 @@ class Engine:
         self.connection.unregister("none")
         rest = f"FROM internal.rest_{name}"
         if files:
-            listed = ", ".join(_quoted(file) for file in files)
-            rest = f"FROM read_parquet([{listed}]) WHERE {counting.until(until)} UNION ALL {rest}"
+            archived = f"read_parquet([{', '.join(_quoted(file) for file in files)}]) WHERE {counting.until(until)}"
+            self._read_again(name, archived)
+            rest = f"FROM {archived} AND fault IS NULL UNION ALL {rest}"
         self._run(f"CREATE VIEW internal.log_{name} AS {rest}")
 
     def add(self, side: Side, table: pa.Table) -> None:
@@ -82,6 +85,16 @@ class Engine:
         self._register("more", table)
         self._run(f"INSERT INTO internal.rest_{side} FROM more")
         self.connection.unregister("more")
+
+    def _read_again(self, side: Side, archived: str) -> None:
+        """Take what was no event when it was archived as it is read now: this program may know more types."""
+        rows = self.rows(f'SELECT ms, seq, event, "by", fields FROM {archived} AND fault IS NOT NULL')
+        entries = []
+        for ms, seq, event, by, packed in rows:
+            there = {b"event": event, b"by": by} if packed is None else msgspec.msgpack.decode(packed)
+            fields = {name: value for name, value in there.items() if value is not None}
+            entries.append(Entry(Position(f"{ms}-{seq}"), fields))
+        self.add(side, table_of(entries))
 
     def complete(self) -> None:
         """Find what stands there more than once, make the tables of `views`, and shut all doors."""

@@ -50,6 +50,10 @@ def _items(engine: Engine, kind: str, sql: str) -> Iterator[Item]:
         yield Item(kind, "", [], f"and {rows[0][-1] - ITEMS_MAX:,} more")
 
 
+CROWD: Final = 3
+"""Where a side reports the same counts more often than this within half an hour, likeness says nothing."""
+
+
 _PLACES: Final = f"list(side || ':' || position ORDER BY ms, seq)[:{POSITIONS_MAX}]"
 
 # Each counts the same persons, of one operation, on the other side, near in time. Sides name sections of their own, so
@@ -65,6 +69,7 @@ _TWICE: Final = f"""
             FROM effective WHERE operation <> '' AND type IN ('apprehension', 'smuggler-arrest')
         ) AS report
         LEFT JOIN plans USING (side, operation, section)
+        QUALIFY count(*) OVER (PARTITION BY report.side, report.operation, report.type, half_hour, said) <= {CROWD}
     )
     SELECT one.side || ',' || other.side, [one.side || ':' || one.position, other.side || ':' || other.position],
         one.type, one.operation, one.section, other.section,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -13,9 +13,11 @@ from schemas.vocabulary import Position, Side, order
 from services.replay.replay import Replay
 from services.runtime.settings import SideSettings
 from services.store.contract import Log
-from services.store.index_entry import IndexEntry
 from services.tally.cells import Cell
-from services.tally.fold import Arrival, fold
+from services.tally.fold import Arrival, Key, Version, fold
+
+if TYPE_CHECKING:
+    from services.store.recurrence import Recurring
 
 TOUCHES_MAX: Final = 100_000
 """So many are noted of one side; what is watched is a few cells, or the cells of one published figure."""
@@ -44,10 +46,11 @@ async def history(
     log: Log,
     until: Position,
     watched: Callable[[Cell], bool],
+    recurring: Recurring | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> History:
-    """Return what changed the watched cells, up to and with a position."""
-    replay = _Watching(side, log, watched)
+    """Return what changed the watched cells, up to and with a position; `recurring` as a replay takes it."""
+    replay = _Watching(side, log, watched, recurring)
     await replay.run(until, on_progress)
     return History(replay.touches[:TOUCHES_MAX], whole=len(replay.touches) <= TOUCHES_MAX)
 
@@ -76,13 +79,16 @@ class Timeline:
 class _Watching(Replay):
     """Folds entry by entry: a batch only says what became of a cell in the end."""
 
-    def __init__(self, side: SideSettings, log: Log, watched: Callable[[Cell], bool]) -> None:
-        super().__init__(side, log)
+    def __init__(
+        self, side: SideSettings, log: Log, watched: Callable[[Cell], bool], recurring: Recurring | None
+    ) -> None:
+        super().__init__(side, log, recurring)
         self._watched = watched
         self.touches: list[Touch] = []
 
     async def _fold(self, arrivals: list[Arrival]) -> None:
         known = dict(await self._known(arrivals))
+        index: dict[Key, Version] = {}
         for arrival in arrivals:
             before = self.state.tallies
             changes = fold(self.state, [arrival], known)
@@ -98,5 +104,5 @@ class _Watching(Replay):
                     )
             self.state.take(changes)
             known |= changes.index
-            for key, version in changes.index.items():
-                self._index[key] = IndexEntry(version.position, version.event.revision, version.original_missing)
+            index |= changes.index
+        self._remember(arrivals, index)

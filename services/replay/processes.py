@@ -62,7 +62,7 @@ async def _watched(
     client = connect(url)
     try:
         log = open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir)
-        return await history(side, log, stop, watched, advance)
+        return await history(side, log, stop, watched, await log.recurring(stop), advance)
     finally:
         await client.aclose()
 

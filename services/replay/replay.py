@@ -68,15 +68,19 @@ class Replay:
     async def _fold(self, arrivals: list[Arrival]) -> None:
         changes = fold(self.state, arrivals, await self._known(arrivals))
         self.state.take(changes)
+        self._remember(arrivals, changes.index)
+
+    def _remember(self, arrivals: list[Arrival], index: Mapping[Key, Version]) -> None:
+        """Keep what later batches may need of what is in force now for the keys of this one."""
         if self._recurring is None:
-            for key, version in changes.index.items():
+            for key, version in index.items():
                 self._index[key] = IndexEntry(version.position, version.event.revision, version.original_missing)
             return
         again = self._recurring.take([arrival.key for arrival in arrivals if arrival.event])
         for arrival in arrivals:
             if arrival.key in self._awaited and arrival.key not in again:
                 del self._awaited[arrival.key]
-        self._awaited |= {key: changes.index[key] for key in again if key in changes.index}
+        self._awaited |= {key: index[key] for key in again if key in index}
 
     async def _known(self, arrivals: list[Arrival]) -> Mapping[Key, Version]:
         if self._recurring is not None:

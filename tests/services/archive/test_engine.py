@@ -20,8 +20,10 @@ from schemas.vocabulary import Position, Side
 from services.archive.engine import Engine, second_opinion
 from services.archive.views import VIEWS, documentation
 from services.runtime.settings import SideSettings
+from services.store import columns
 from services.store.columns import table_of
 from services.tally.cells import local_day
+from services.tally.fold import arrive
 from services.tally.operations import coverage_by_section
 from tests.services.archive import engines
 
@@ -121,6 +123,25 @@ def test_segments_and_stream_are_one_log(tmp_path: Path) -> None:
             engine.complete()
             assert engines.folded("SI", made, stop).state.tallies == second_opinion(engine, Side("SI")), stop
             assert at == engine.position_at(Side("SI"), engine.count(Side("SI")) - 1)
+
+
+def test_what_could_not_be_read_when_it_was_archived_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = [given.entry(given.apprehension(id=1), by="x"), given.entry(b"{"), {b"event": b"{}", b"other": b"1"}]
+    made = engines.entries(log)
+    with monkeypatch.context() as older:
+        older.setattr(columns, "arrive", lambda position, _: arrive(position, {b"event": b""}))
+        table = table_of(made)
+    assert ["malformed"] * 3 == table.column("fault").to_pylist()
+    pq.write_table(table, tmp_path / "segment.parquet")
+    with Engine() as engine:
+        engine.add_side(engines.settings_of("SI"), [tmp_path / "segment.parquet"], made[-1].position)
+        engine.complete()
+        assert engines.folded("SI", made).state.tallies == second_opinion(engine, Side("SI"))
+        assert [(made[1].position,), (made[2].position,)] == rows(
+            engine, "SELECT position FROM parked ORDER BY ms, seq"
+        )
 
 
 def test_two_ids_that_share_a_half_are_two_reports() -> None:

@@ -90,6 +90,18 @@ def test_what_only_resembles_it_is_not_found() -> None:
     assert [] == found(*_patrols(section="elsewhere"))
 
 
+def test_counts_that_are_reported_all_the_time_are_no_sign() -> None:
+    si, hr = _patrols()
+    often = [
+        given.apprehension(
+            id=number, subject=given.OPERATION, time="2024-03-14T03:10:00Z", persons={"SYR": 2, "AFG": 1}
+        )
+        for number in range(20, 23)
+    ]
+    assert 3 == len(found([*si, *often[:2]], hr))
+    assert [] == found([*si, *often], hr)
+
+
 def test_the_same_section_on_both_sides_needs_no_plan() -> None:
     si, hr = _patrols(section="koper")
     assert ["reported-twice"] == [item.kind for item in found(si[1:], hr[1:])]
