@@ -285,7 +285,11 @@ class Archive:
 
 def _first(pieces: Iterator[list[_Read]], count: int) -> tuple[list[_Read], _Reading[_Read]]:
     """Return the first `count` of what comes in pieces, and what goes on behind them."""
-    found = next(pieces, [])
+    found: list[_Read] = []
+    for piece in pieces:
+        found = [*found, *piece] if found else piece
+        if len(found) >= count:
+            break
     if len(found) > count:
         pieces = chain([found[count:]], pieces)
         found = found[:count]
