@@ -287,10 +287,10 @@ def _first(pieces: Iterator[list[_Read]], count: int) -> tuple[list[_Read], _Rea
     """Return the first `count` of what comes in pieces, and what goes on behind them."""
     found: list[_Read] = []
     for piece in pieces:
-        found = [*found, *piece] if found else piece
+        found += piece
         if len(found) >= count:
             break
     if len(found) > count:
         pieces = chain([found[count:]], pieces)
-        found = found[:count]
+        del found[count:]
     return found, (found[-1].position, pieces) if found else None

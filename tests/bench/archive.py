@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
@@ -89,6 +89,12 @@ class _Made:
 
     async def extent(self) -> LogExtent:
         return LogExtent(Position("9999999999999-0"), self._reports, self._reports)
+
+    async def trimmed(self) -> None:
+        return
+
+    async def read_at(self, positions: Sequence[Position]) -> list[None]:
+        return [None for _ in positions]
 
     async def read_after(self, _position: Position, count: int) -> list[Entry]:
         return list(islice(self._entries, count))
