@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -42,6 +43,9 @@ from services.tally.rollup import DIMENSIONS, Dimension
 if TYPE_CHECKING:
     from services.archive.look import Item
     from services.cli.differences import Parted
+
+SHOWN_MAX: Final = 10
+"""How many entries of a kind that deserve a look a table shows."""
 
 CLAIM_COLUMNS: Final = ("verdict", "measure", "published", "rebuilt", "text")
 SIGNS: Final[dict[Relation, str]] = {
@@ -215,6 +219,17 @@ def as_json(found: Audit) -> dict[str, object]:
     }
 
 
+def _few_of_each(items: Sequence[Item]) -> Iterator[dict[str, str]]:
+    """Yield the first items of each kind as rows, and how many there are besides: JSON has those."""
+    for kind, of_kind in groupby(items, key=lambda item: item.kind):
+        found = list(of_kind)
+        for item in found[:SHOWN_MAX]:
+            yield {"kind": kind, "what": item.text, "where": ", ".join(item.positions[:3])}
+        if len(found) > SHOWN_MAX:
+            beyond = "" if found[-1].positions else f", {found[-1].text}"  # the last says how many nobody has listed
+            yield {"kind": kind, "what": f"and {len(found) - SHOWN_MAX:,} more with --format json{beyond}", "where": ""}
+
+
 def print_verdict(
     verdict: Verdict, claims: Claims | None, parted: Iterable[Parted] = (), look_at: Sequence[Item] = ()
 ) -> None:
@@ -246,7 +261,7 @@ def print_verdict(
     if look_at:
         print()
         print_table(
-            [{"kind": item.kind, "what": item.text, "where": ", ".join(item.positions[:3])} for item in look_at],
+            list(_few_of_each(look_at)),
             ("kind", "what", "where"),
             "worth a look",
         )

@@ -324,9 +324,10 @@ class RoomSide:
         reached = received_at(position)
         since = _hours_before(reached)
         book = Book(self.side.zone, _whole_hour(since))
-        async for entries in self._between(since, position):
-            book.take(self._readable(entries))  # not by the derived state: that is of now
         generation = (await self._glance.take()).generation
+        async for entries in self._between(since, position):
+            # All that ever were in force: which was so then, their revisions say. What was parked counts in no hour.
+            book.take(one.recorded for one in await self._reports(generation, entries))
         amendments, amended = await self._amendments_until(generation, position)
         return SideShown(
             side=self.side.side,

@@ -164,7 +164,7 @@ export class Lists {
       .filter(({ side, operation, time, zone }) =>
         inView({ side, operation: operation ?? "", day: localDay(Date.parse(time), zone) }, view),
       )
-      .sort((a, b) => (b.received < a.received ? -1 : 1));
+      .sort((a, b) => Date.parse(b.received) - Date.parse(a.received));
     const { latest: most } = this.most;
     this.left("latest", most < LATEST ? Math.min(reports.length, LATEST) - most : 0);
     const spare = (text) => ({ text, mark: "spare" });

@@ -555,6 +555,24 @@ async def test_the_past_is_what_was_shown_then(settings: Settings) -> None:
             assert oracle.count("SI", ZONES["SI"], log).tallies == past["cells"]
 
 
+@asynchronous
+async def test_what_was_parked_counts_in_no_hour_of_the_past_though_its_original_came_long_before(
+    settings: Settings,
+) -> None:
+    now = datetime.now(UTC).replace(minute=30)
+    happened = _written(now - timedelta(hours=2))
+    async with one_side(settings) as side:
+        await side.room.load()
+        await side.write([given.entry(given.apprehension(id=1, persons={"SYR": 4}))], now - timedelta(days=3))
+        conflict = given.apprehension(id=1, persons={"SYR": 9}, time=happened)
+        await side.write([given.entry(conflict)], now - timedelta(hours=1))
+        await side.count()
+        await side.follow()
+        past = await side.room.past(await _rebuilt(side, side.room.position))
+        assert {} == past.hours.counts
+        assert [4] == [count for name, count in past.cells.items() if "|persons|" in name]
+
+
 async def _rebuilt(side: OneSide, until: str) -> Any:
     replay = Replay(side.settings, side.log)
     await replay.run(Position(until))
