@@ -14,7 +14,7 @@ from services.runtime.errors import FaultError, FieldtallyError
 from services.store.connection import in_words
 from services.store.contract import Entry
 from services.store.keys import PartitionKeys
-from services.store.subscription import Reader, reading_broker, subscribe
+from services.store.subscription import Reader, reading_broker, reading_tasks, subscribe
 
 BATCH_MAX: Final = 500
 LOOK_S: Final = 1.0
@@ -60,6 +60,7 @@ class Feed:
         if self._looking:
             await end(self._looking)
         await self._broker.stop()
+        await end(*reading_tasks(self._broker))
 
     def _deliver_to(self, number: int) -> Callable[[list[Entry]], Awaitable[None]]:
         async def deliver(entries: list[Entry]) -> None:

@@ -22,6 +22,7 @@ from services.projector.follower import Follower, growing_pause_s, reached
 from services.projector.partition import Partition
 from services.runtime.collector import calm_collector
 from services.runtime.embedded import embedded_server
+from services.runtime.ending import end
 from services.runtime.errors import FieldtallyError
 from services.runtime.logging import set_up_logging
 from services.runtime.settings import Settings, read_settings
@@ -29,7 +30,7 @@ from services.runtime.standard import put_in_order
 from services.store.connection import check_server, connect, in_words
 from services.store.contract import Entry
 from services.store.keys import PartitionKeys
-from services.store.subscription import reading_broker, subscribe
+from services.store.subscription import reading_broker, reading_tasks, subscribe
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import open_log
 
@@ -84,6 +85,8 @@ class Projector:
             await self.app.run()
         except TimeoutError as error:  # FastStream waits for the first answer to a reader for three seconds
             raise in_words(error, self._url) from error
+        finally:
+            await end(*reading_tasks(self._broker))
         if self.damage:
             raise self.damage
 
@@ -119,7 +122,7 @@ class Projector:
             try:
                 yield
             finally:
-                watch.cancel()
+                await end(watch)
         finally:
             for partition in self.partitions:
                 await partition.store.close()

@@ -6,6 +6,7 @@ take a batch sets `last_id` back to where he is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, cast
 
@@ -17,6 +18,13 @@ from services.store.connection import TIMEOUT_S, Announce, patient_retry
 from services.store.contract import Entry
 
 POLL_MS: Final = 1_000  # below the client's socket timeout, or an idle read would look like a dead server
+
+
+class _Kept(list[asyncio.Task[Any]]):
+    """The tasks of a subscriber, which are still known when it has been stopped."""
+
+    def clear(self) -> None:
+        """Keep them."""
 
 
 class Reader(Protocol):
@@ -51,8 +59,17 @@ def subscribe(broker: RedisBroker, key: str, count: int, deliver: Callable[[list
         await deliver([Entry(Position(entry_id.decode()), entry) for entry_id, entry in zip(ids, fields, strict=True)])
 
     subscriber(handle)
+    subscriber.tasks = _Kept()
     reader: Reader = subscriber
     return reader
+
+
+def reading_tasks(broker: RedisBroker) -> list[asyncio.Task[Any]]:
+    """Return what reads, or has read, for a broker: to be ended with `ending.end` when the broker has been stopped.
+
+    FastStream cancels each of them once, and a cancellation that is lost leaves a reader that tries for ever.
+    """
+    return [task for subscriber in broker.subscribers for task in cast("Any", subscriber).tasks]
 
 
 async def _raw_batch(message: Any) -> RedisBatchStreamMessage:
