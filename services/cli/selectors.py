@@ -9,12 +9,11 @@ from typing import Any, Final
 
 import click
 
-from schemas.vocabulary import CITIZENSHIPS, NAME_RULE, UNITS, Position, is_name
+from schemas.vocabulary import CITIZENSHIPS, LAST_SEQUENCE, NAME_RULE, UNITS, Position, is_name
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
 from services.tally.rollup import DIMENSIONS, MIXED_UNITS, Dimension, Selection
 
-_LAST_SEQUENCE: Final = 2**64 - 1
 _SHAPES: Final[dict[str, tuple[str, str]]] = {
     "day": (r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date such as 2024-03-14"),
     "month": (r"[0-9]{4}-(0[1-9]|1[0-2])", "a month such as 2024-03"),
@@ -64,10 +63,10 @@ def read_selection(
 def read_as_of(text: str, option: str = "--as-of") -> Position:
     """Read a position, or a time of receipt as the last position that it includes."""
     if found := re.fullmatch(r"([0-9]{1,20})-([0-9]{1,20})", text):
-        if max(int(found[1]), int(found[2])) <= _LAST_SEQUENCE:
+        if max(int(found[1]), int(found[2])) <= LAST_SEQUENCE:
             return Position(text)
     elif re.fullmatch(r"[0-9]{11,15}", text):
-        return Position(f"{text}-{_LAST_SEQUENCE}")
+        return Position(f"{text}-{LAST_SEQUENCE}")
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -78,7 +77,7 @@ def read_as_of(text: str, option: str = "--as-of") -> Position:
             "2024-03-14T12:00:00+01:00"
         )
     milliseconds = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-    return Position(f"{max(milliseconds, 0)}-{_LAST_SEQUENCE}")
+    return Position(f"{max(milliseconds, 0)}-{LAST_SEQUENCE}")
 
 
 def _dimension(option: str, name: str) -> Dimension:

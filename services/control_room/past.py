@@ -10,7 +10,7 @@ from datetime import date, datetime, time, timedelta, tzinfo
 from typing import Final, Protocol, TypeAlias
 
 from schemas.screen import SideShown
-from schemas.vocabulary import Position, Side
+from schemas.vocabulary import LAST_SEQUENCE, Position, Side
 from services.control_room.streams import Audience, read_positions
 from services.runtime.errors import UsageError
 from services.tally.fold import State
@@ -23,7 +23,6 @@ EXAMPLE_TIME: Final = "2024-03-14T12:00:00+01:00"
 EXAMPLES_LOCAL: Final = ("12:00", "2024-03-14 12:00", "2024-03-14")
 KEPT: Final = 8
 AHEAD_MS: Final = 5_000
-_LAST_OF_MS: Final = 2**64 - 1
 _position: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,20}")
 _of_side: Final = re.compile(r"([A-Z]{2}) ([0-9]{1,19}-[0-9]{1,20})")
 _milliseconds: Final = re.compile(r"[0-9]{12,15}")
@@ -56,7 +55,7 @@ def read_at(text: str, audience: Audience, zone: tzinfo, now: datetime) -> dict[
 
 
 def _whole_ms(milliseconds: int) -> Position:
-    return Position(f"{max(0, milliseconds)}-{_LAST_OF_MS}")
+    return Position(f"{max(0, milliseconds)}-{LAST_SEQUENCE}")
 
 
 def _moment(text: str, zone: tzinfo, now: datetime) -> int | None:

@@ -18,10 +18,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from schemas.vocabulary import Position, order
+from schemas.vocabulary import LAST_SEQUENCE, Position, order
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-LAST_SEQUENCE: Final = 2**64 - 1
 _MS: Final = timedelta(milliseconds=1)
 
 
