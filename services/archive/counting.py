@@ -60,10 +60,9 @@ def in_force(side: Side, stop: Position | None = None) -> str:
 
 def cells(side: Side, stop: Position | None = None) -> str:
     """Return the cells with their counts: operation, section, day, measure, citizenship, count."""
-    rows = f"{_INCIDENTS} UNION ALL {_PERSONS} UNION ALL {_REPORTS} UNION ALL {_CASES} UNION ALL {_BALANCES}"
     return (
-        f"WITH in_force AS NOT MATERIALIZED ({in_force(side, stop)}), apprehended AS MATERIALIZED ({_APPREHENDED}), "
-        f"parts AS ({rows}) {_SUM}"
+        f"WITH in_force AS NOT MATERIALIZED ({in_force(side, stop)}), reported AS MATERIALIZED ({_REPORTED}), "
+        f"parts AS ({_REPORTS} UNION ALL {_COUNTS} UNION ALL {_BALANCES}) {_SUM}"
     )
 
 
@@ -84,36 +83,24 @@ _SUM: Final = (
     "SELECT operation, section, day, measure, citizenship, sum(count)::BIGINT AS count FROM parts GROUP BY ALL "
     "HAVING sum(count) <> 0"
 )
-# Nearly every report is an apprehension: incidents and persons are read together. Of the rows of one incident the first
-# has a 1 beside it, the others nothing.
-_APPREHENDED: Final = """
-    SELECT operation, section, day, part.citizenship, sum(part.count) AS persons, sum(incident) AS incidents
+# All that reports count is read at once, since each reading costs more than the adding. Of the rows of one report the
+# first has a 1 beside it, the others nothing; a report without counts has this row alone.
+_REPORTED: Final = """
+    SELECT operation, section, day, type, opens_case, part.measure, part.citizenship, sum(part.count) AS count,
+        sum(report) AS reports
     FROM (
-        SELECT operation, section, day, unnest(persons) AS part, unnest([1]) AS incident
-        FROM in_force WHERE type = 'apprehension'
+        SELECT operation, section, day, type, opens_case, unnest(counts) AS part, unnest([1]) AS report
+        FROM in_force WHERE type IN ('apprehension', 'smuggler-arrest', 'custody', 'nil-report')
     )
     GROUP BY ALL"""
-_INCIDENTS: Final = """
-    SELECT operation, section, day, 'apprehensions' AS measure, '' AS citizenship, sum(incidents) AS count
-    FROM apprehended GROUP BY ALL"""
-_PERSONS: Final = "SELECT operation, section, day, 'persons' AS measure, citizenship, persons AS count FROM apprehended"
 _REPORTS: Final = """
-    SELECT operation, section, day, if(type = 'nil-report', 'nil_reports', 'smuggling_cases') AS measure,
-        '' AS citizenship, count(*) AS count
-    FROM in_force WHERE type = 'nil-report' OR (type = 'smuggler-arrest' AND opens_case) GROUP BY ALL"""
-# Three lists of a few events: read together, since each reading costs more than the lists.
-_CASES: Final = """
-    SELECT operation, section, day, measure, part.citizenship, sum(part.count) AS count
-    FROM (
-        SELECT operation, section, day, measure, unnest(parts) AS part
-        FROM (
-            SELECT operation, CASE type WHEN 'custody' THEN '' ELSE section END AS section, day,
-                unnest(['smugglers', 'smuggled_persons', 'remanded']) AS measure,
-                unnest([smugglers, smuggled_persons, remanded]) AS parts
-            FROM in_force WHERE type IN ('smuggler-arrest', 'custody')
-        )
-    )
-    GROUP BY ALL"""
+    SELECT operation, section, day, CASE type
+        WHEN 'apprehension' THEN 'apprehensions' WHEN 'nil-report' THEN 'nil_reports' ELSE 'smuggling_cases'
+        END AS measure, '' AS citizenship, reports AS count
+    FROM reported WHERE type IN ('apprehension', 'nil-report') OR (type = 'smuggler-arrest' AND opens_case)"""
+_COUNTS: Final = """
+    SELECT operation, CASE type WHEN 'custody' THEN '' ELSE section END AS section, day, measure, citizenship, count
+    FROM reported WHERE measure IS NOT NULL"""
 _BALANCES: Final = """
     SELECT operation, total.section, day, total.measure, total.citizenship, sum(total.count) AS count
     FROM (SELECT operation, period_to AS day, unnest(totals) AS total FROM in_force WHERE type = 'opening-balance')

@@ -62,10 +62,9 @@ _TWICE: Final = f"""
     WITH reports AS (
         SELECT report.side, report.position, report.operation, report.section, report.type, report.time,
             epoch_us(report.time) // {NEAR_MINUTES * 60_000_000} AS half_hour, coverage,
-            list_sort(persons)::VARCHAR || list_sort(smugglers)::VARCHAR || list_sort(smuggled_persons)::VARCHAR AS said
+            list_sort(counts)::VARCHAR AS said
         FROM (
-            SELECT side, position, operation, section, type, time, coalesce(persons, []) AS persons,
-                coalesce(smugglers, []) AS smugglers, coalesce(smuggled_persons, []) AS smuggled_persons
+            SELECT side, position, operation, section, type, time, counts
             FROM effective WHERE operation <> '' AND type IN ('apprehension', 'smuggler-arrest')
         ) AS report
         LEFT JOIN plans USING (side, operation, section)
@@ -88,12 +87,15 @@ _OPENED_TWICE: Final = f"""
 _NEVER_OPENED: Final = f"""
     SELECT side, {_PLACES}, "case" FROM effective WHERE "case" IS NOT NULL
     GROUP BY side, "case" HAVING NOT coalesce(bool_or(opens_case), false)"""
+_TOTAL: Final = (
+    "coalesce(list_sum(list_transform(list_filter(counts, lambda part: part.measure = '{0}'), "
+    "lambda part: part.count)), 0)"
+)
 _REMANDED: Final = f"""
     SELECT side, {_PLACES}, "case", sum(remanded), sum(arrested)
     FROM (
         SELECT side, position, ms, seq, "case",
-            coalesce(list_sum(list_transform(remanded, lambda part: part.count)), 0) AS remanded,
-            coalesce(list_sum(list_transform(smugglers, lambda part: part.count)), 0) AS arrested
+            {_TOTAL.format("remanded")} AS remanded, {_TOTAL.format("smugglers")} AS arrested
         FROM effective WHERE "case" IS NOT NULL
     )
     GROUP BY side, "case" HAVING sum(remanded) > sum(arrested)"""

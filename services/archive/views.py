@@ -46,7 +46,7 @@ def documentation() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_COUNTS: Final = "STRUCT(citizenship VARCHAR, count BIGINT)[]"
+_COUNTS: Final = "STRUCT(measure VARCHAR, citizenship VARCHAR, count BIGINT)[]"
 _TOTALS: Final = "STRUCT(measure VARCHAR, section VARCHAR, citizenship VARCHAR, count BIGINT)[]"
 _LAST_MS: Final = 253_402_300_799_999  # in the year 9999: a direct write may give a position beyond every date
 _POSITION: Final = "ms || '-' || seq AS position"
@@ -80,10 +80,12 @@ _EVENT_COLUMNS: Final = (
     Column("day", "DATE", "the local calendar day of `time` in the side's zone"),
     Column("case", "VARCHAR", "the case of a smuggler arrest or of custody"),
     Column("opens_case", "BOOLEAN", "whether a smuggler arrest opens its case"),
-    Column("persons", _COUNTS, "persons apprehended, by citizenship"),
-    Column("smugglers", _COUNTS, "smugglers arrested, by citizenship"),
-    Column("smuggled_persons", _COUNTS, "persons found with smugglers, by citizenship"),
-    Column("remanded", _COUNTS, "persons remanded in custody, by citizenship"),
+    Column(
+        "counts",
+        _COUNTS,
+        "what a report counts, by citizenship: `persons` apprehended, `smugglers` arrested and `smuggled_persons` "
+        "found with them, or persons `remanded` in custody",
+    ),
     Column("totals", _TOTALS, "what an opening balance books"),
     Column("period_from", "DATE", "first day of an opening balance"),
     Column("period_to", "DATE", "last day of an opening balance, on which it is booked"),
@@ -97,7 +99,7 @@ def _events(side: Side) -> str:
     return (
         f"SELECT '{side}' AS side, {_POSITION}, ms, seq, {_RECEIVED}, id, amends, {counting.KEY} AS key, revision, "
         f"type, side AS event_side, unit, device, reportno, operation, section, time, {counting.LOCAL_DAY} AS day, "
-        '"case", opens_case, persons, smugglers, smuggled_persons, remanded, totals, period_from, period_to, reason, '
+        '"case", opens_case, counts, totals, period_from, period_to, reason, '
         f"{_EVENT} AS event, {_BY} "
         f"FROM internal.log_{side} JOIN internal.days_{side} ON utc_day = {counting.UTC_DAY} WHERE fault IS NULL"
     )
@@ -113,8 +115,7 @@ _SAID: Final = "json_extract_string(said, '$.data.{}')"
 _CONTENT: Final = ", ".join(
     (
         "type", "operation", "time", _OFFSET.format("json_extract_string(said, '$.time')"), "section", '"case"',
-        "opens_case", "persons", "smugglers", "smuggled_persons", "remanded", "totals", "period_from", "period_to",
-        "reason",
+        "opens_case", "counts", "totals", "period_from", "period_to", "reason",
         *(_SAID.format(name) for name in ("name", "starts", "ends", "closed")),
         *(_SAID.format(f"sections[*].{name}") for name in ("section", "area", "coverage")),
         *(

@@ -37,7 +37,7 @@ ID_MARK: Final = b"\x00"
 _DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 _WORD: Final = pa.dictionary(pa.int32(), pa.string())
-_COUNTS: Final = pa.list_(pa.struct([("citizenship", pa.string()), ("count", pa.int64())]))
+_COUNTS: Final = pa.list_(pa.struct([("measure", pa.string()), ("citizenship", pa.string()), ("count", pa.int64())]))
 _TOTALS: Final = pa.list_(
     pa.struct([("measure", pa.string()), ("section", pa.string()), ("citizenship", pa.string()), ("count", pa.int64())])
 )
@@ -63,10 +63,7 @@ SCHEMA: Final = pa.schema(
         pa.field("section", _WORD),
         pa.field("case", pa.string()),
         pa.field("opens_case", pa.bool_()),
-        pa.field("persons", _COUNTS),
-        pa.field("smugglers", _COUNTS),
-        pa.field("smuggled_persons", _COUNTS),
-        pa.field("remanded", _COUNTS),
+        pa.field("counts", _COUNTS),
         pa.field("totals", _TOTALS),
         pa.field("period_from", pa.date32()),
         pa.field("period_to", pa.date32()),
@@ -75,8 +72,11 @@ SCHEMA: Final = pa.schema(
 )
 """The columns in their order. All after `fault` are null where the entry is no event."""
 
-WORD_COLUMNS: Final = tuple(field.name for field in SCHEMA if pa.types.is_dictionary(field.type))
-"""The columns of few different values."""
+WORD_COLUMNS: Final = (
+    *(field.name for field in SCHEMA if pa.types.is_dictionary(field.type)),
+    *(f"counts.list.element.{name}" for name in ("measure", "citizenship", "count")),
+)
+"""The columns of few different values, as Parquet calls them."""
 ENCODINGS: Final = {
     "ms": "DELTA_BINARY_PACKED", "seq": "DELTA_BINARY_PACKED", "revision": "DELTA_BINARY_PACKED",
     "time": "BYTE_STREAM_SPLIT", "reportno": "BYTE_STREAM_SPLIT",
@@ -196,16 +196,17 @@ def _row(entry: Entry) -> _Row:
 
 
 # The columns from `section` on, by the event's type; a table of functions, since a `match` takes several times as long.
-_NONE: Final = (None,) * 10
+_NONE: Final = (None,) * 7
 _CONTENT: Final[dict[type, Callable[[Any], _Row]]] = {
-    Apprehension: lambda data: (data.section, None, None, data.persons, *_NONE[:7]),
+    Apprehension: lambda data: (data.section, None, None, (("persons", data.persons),), *_NONE[:4]),
     SmugglerArrest: lambda data: (
-        data.section, data.case, data.opens_case, None, data.smugglers, data.smuggled_persons, *_NONE[:5]
+        data.section, data.case, data.opens_case,
+        (("smugglers", data.smugglers), ("smuggled_persons", data.smuggled_persons)), *_NONE[:4]
     ),
     NilReport: lambda data: (data.section, *_NONE),
-    Custody: lambda data: ("", data.case, None, None, None, None, data.remanded, *_NONE[:4]),
-    OpeningBalance: lambda data: ("", *_NONE[:6], data.totals, data.period_from, data.period_to, None),
-    Withdrawal: lambda data: ("", *_NONE[:9], data.reason),
+    Custody: lambda data: ("", data.case, None, (("remanded", data.remanded),), *_NONE[:4]),
+    OpeningBalance: lambda data: ("", *_NONE[:3], data.totals, data.period_from, data.period_to, None),
+    Withdrawal: lambda data: ("", *_NONE[:6], data.reason),
     OperationOpened: lambda _: ("", *_NONE),
     OperationClosed: lambda _: ("", *_NONE),
 }  # fmt: skip
@@ -223,13 +224,18 @@ def _array(column: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(column, kind)
 
 
-def _counts(column: Sequence[Sequence[CitizenshipCount] | None]) -> pa.Array:
-    counts = [count for listed in column if listed for count in listed]
-    parts = [
-        pa.array([count.citizenship for count in counts], pa.string()),
-        pa.array([count.count for count in counts], pa.int64()),
+def _counts(column: Sequence[Sequence[tuple[str, Sequence[CitizenshipCount]]] | None]) -> pa.Array:
+    lists = [
+        None if members is None else [(measure, count) for measure, counts in members for count in counts]
+        for members in column
     ]
-    return _lists(column, parts, _COUNTS)
+    rows = [row for listed in lists if listed for row in listed]
+    parts = [
+        pa.array([measure for measure, _ in rows], pa.string()),
+        pa.array([count.citizenship for _, count in rows], pa.string()),
+        pa.array([count.count for _, count in rows], pa.int64()),
+    ]
+    return _lists(lists, parts, _COUNTS)
 
 
 def _totals(column: Sequence[Sequence[BalanceTotal] | None]) -> pa.Array:

@@ -177,6 +177,10 @@ def sql_json_read(_url: str, folder: str) -> dict[str, float]:
 def sql_json_sums(_url: str, folder: str) -> dict[str, float]:
     """The same SQL as the second engine's over the columns that DuckDB reads from NDJSON."""
     started = time.perf_counter()
+    part = "list_transform(data.{0}, lambda c: {{'measure': '{0}', 'citizenship': c.citizenship, 'count': c.count}})"
+    counts = f"""CASE split_part(type, '.', 3) WHEN 'apprehension' THEN {part.format("persons")}
+        WHEN 'custody' THEN {part.format("remanded")}
+        WHEN 'smuggler-arrest' THEN {part.format("smugglers")} || {part.format("smuggled_persons")} END"""
     with Engine() as engine:
         for side in SETTINGS.sides:
             engine.add_side(side)
@@ -186,7 +190,7 @@ def sql_json_sums(_url: str, folder: str) -> dict[str, float]:
                 SELECT row_number() OVER () AS ms, 0 AS seq, NULL, NULL, NULL, NULL, id, amends, coalesce(revision, 0),
                     split_part(type, '.', 3), side, split_part(source, '/', 3), split_part(source, '/', 4), reportno,
                     coalesce(subject, ''), time, coalesce(data.section, ''), data."case", data.opens_case,
-                    data.persons, data.smugglers, data.smuggled_persons, data.remanded, NULL, NULL, NULL, data.reason
+                    {counts}, NULL, NULL, NULL, data.reason
                 FROM read_json('{folder}/{side.side}.ndjson', format = 'newline_delimited')"""  # noqa: S608  # our path
             )
         engine.complete()

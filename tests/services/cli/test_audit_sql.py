@@ -72,8 +72,8 @@ def test_a_fault_of_sql_is_found(
     log[30] = given.apprehension(id=31, persons={"SYR": 1, "AFG": 4})
     positions = record(client, prefix, {"SI": log, "HR": [given.apprehension(id=50, side="HR")]})["SI"]
     count(server_url, prefix)
-    cut = counting._APPREHENDED.replace("unnest(persons)", "unnest(persons[1:1])")
-    monkeypatch.setattr(counting, "_APPREHENDED", cut)
+    cut = counting._REPORTED.replace("unnest(counts)", "unnest(counts[1:1])")
+    monkeypatch.setattr(counting, "_REPORTED", cut)
     outcome = cli("audit", "--format", "json")
     assert (1, True, False) == (outcome.code, outcome.json["live_equals_rebuilt"], outcome.json["fold_equals_sql"])
     [parted] = outcome.json["differences"]

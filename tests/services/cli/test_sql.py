@@ -41,15 +41,15 @@ def test_a_question_is_answered_and_says_as_of_when(cli: Cli) -> None:
 
 
 def test_every_format_has_the_same_rows(cli: Cli) -> None:
-    query = "SELECT type, persons, time, revision FROM effective WHERE type = 'apprehension' ORDER BY revision, type"
+    query = "SELECT type, counts, time, revision FROM effective WHERE type = 'apprehension' ORDER BY revision, type"
     rows = cli("sql", query, "--format", "json", at=AT).json
-    assert [{"type": "apprehension", "persons": [{"citizenship": "SYR", "count": 1}], "revision": 0}] == [
-        {name: value for name, value in row.items() if name != "time"} for row in rows
-    ][:1]
+    assert [
+        {"type": "apprehension", "counts": [{"measure": "persons", "citizenship": "SYR", "count": 1}], "revision": 0}
+    ] == [{name: value for name, value in row.items() if name != "time"} for row in rows][:1]
     assert "2024-03-14T03:12:09+00:00" == rows[0]["time"]
     assert rows == cli("sql", query, "--format", "ndjson", at=AT).ndjson
     [first, _] = cli("sql", query, "--format", "csv", at=AT).csv
-    assert '[{"citizenship":"SYR","count":1}]' == first["persons"]
+    assert '[{"measure":"persons","citizenship":"SYR","count":1}]' == first["counts"]
 
 
 def test_no_rows_are_no_error(cli: Cli) -> None:
