@@ -168,8 +168,10 @@ export class Lists {
     const { latest: most } = this.most;
     this.left("latest", most < LATEST ? Math.min(reports.length, LATEST) - most : 0);
     const spare = (text) => ({ text, mark: "spare" });
+    const clock = (at, zone) => words.time(Date.parse(at), zone, { seconds: false, today: serverMs, year: false });
     const heads = [
-      words.say("time"),
+      words.say("received"),
+      spare(words.say("time")),
       words.say("side"),
       ...(view.operation ? [] : [words.say("filter.operation")]),
       { text: words.say("report"), mark: "told" },
@@ -180,17 +182,18 @@ export class Lists {
       find("#latest table"),
       heads,
       reports.slice(0, most).map((report) => {
-        const { side, zone, position, type, time, unit, operation, section, revision } = report;
+        const { side, zone, position, received, type, time, unit, operation, section, revision } = report;
         const what = this.what(report, room.sides.get(side).amendments, serverMs);
         return {
           key: `${side} ${position}`,
           cells: [
             {
-              text: words.time(Date.parse(time), zone, { seconds: false, today: serverMs, year: false }),
+              text: clock(received, zone),
               href: this.address({ at: position }),
               title: words.say("position.title", { position }),
               mark: "code",
             },
+            { text: clock(time, zone), mark: "code spare" },
             side,
             ...(view.operation ? [] : [{ text: operation ?? "", clip: true }]),
             {
