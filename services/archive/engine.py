@@ -19,6 +19,7 @@ import duckdb
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.vocabulary import Position, Side, order
 from services.archive import counting
@@ -150,16 +151,10 @@ class Engine:
         Found by half a key, since sorting these takes a tenth of grouping by whole keys. Two keys that share only the
         half do no harm.
         """
-        found = self.interruptible(lambda: self.connection.execute(counting.keys(side)).fetchnumpy())
-        low = np.asarray(found["low"])
-        ranks = np.argsort(low)
-        ordered = low[ranks]
-        equal = ordered[1:] == ordered[:-1]  # each to the one before it
-        shared = np.zeros(len(low), bool)
-        shared[1:] |= equal
-        shared[:-1] |= equal
-        chosen = np.sort(ranks[shared])
-        return pa.table({name: np.asarray(values)[chosen] for name, values in found.items()})
+        keys = self.interruptible(lambda: self.connection.sql(counting.keys(side)).to_arrow_table())
+        ordered = np.sort(keys.column("low").to_numpy())
+        shared = ordered[1:][ordered[1:] == ordered[:-1]]
+        return keys.filter(pc.is_in(keys.column("low"), pa.array(shared)))
 
     def _register(self, name: str, table: pa.Table) -> None:
         self.connection.register(name, table)
