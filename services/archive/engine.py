@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.vocabulary import Position, Side, order
+from schemas.vocabulary import START, Position, Side, order
 from services.archive import counting
 from services.archive.views import definitions
 from services.runtime.settings import SideSettings
@@ -115,6 +115,11 @@ class Engine:
         """Return how many entries of a side it holds."""
         [(count,)] = self.rows(f"SELECT count(*) FROM internal.log_{side}")
         return int(count)
+
+    def end(self, side: Side) -> Position:
+        """Return the position of the last entry of a side, the start if there is none."""
+        sql = f"SELECT ms, seq FROM internal.log_{side} ORDER BY ms DESC, seq DESC LIMIT 1"
+        return next((Position(f"{ms}-{seq}") for ms, seq in self.rows(sql)), START)
 
     def position_at(self, side: Side, place: int) -> Position:
         """Return the position of an entry by its place in the log, from 0."""

@@ -19,7 +19,7 @@ from schemas.vocabulary import Position, order
 from services.archive.engine import Engine
 from services.archive.views import VIEWS
 from services.cli.command import command, run_async, settings
-from services.cli.output import Format, RecordWriter, format_option, note, print_table
+from services.cli.output import Figure, Format, RecordWriter, format_option, note, print_table, printable
 from services.cli.second import second_engine
 from services.cli.selectors import read_as_of
 from services.cli.server import log_extents, server_url
@@ -28,6 +28,8 @@ from services.runtime.settings import Settings
 from services.store.contract import LogExtent
 
 ROWS: Final = 1_000
+TABLE_ROWS: Final = 200
+"""A table of more rows is not laid out as a whole: that would take longer than the query."""
 
 _NEXT_STEP: Final = "`fieldtally sql --schema` prints the tables and their columns"
 
@@ -64,8 +66,9 @@ def sql(*, query: str | None, as_of: str | None, schema: bool, output_format: Fo
 def _ask(chosen: Settings, url: str, extents: Any, until: Position | None, query: str, output_format: Format) -> None:
     stops = {side: _stop(extent, until) for side, extent in extents.items()}
     with second_engine(chosen, url, stops, sum(extent.entries for extent in extents.values())) as engine:
+        positions = {side: engine.end(side) for side in stops}
         _print(engine, query, output_format)
-    note(f"as of {', '.join(f'{side} {stop}' for side, stop in stops.items())}")
+    note(f"as of {', '.join(f'{side} {position}' for side, position in positions.items())}")
 
 
 def _stop(extent: LogExtent, until: Position | None) -> Position:
@@ -77,8 +80,7 @@ def _print(engine: Engine, query: str, output_format: Format) -> None:
         result = run_query(engine, query)
         columns = _named_apart([column[0] for column in result.description])
         if output_format == "table":
-            rows = [_shown(columns, row) for row in engine.interruptible(result.fetchall)]
-            print_table([{name: _as_text(value) for name, value in row.items()} for row in rows], columns)
+            _print_table(engine, result, columns)
         elif output_format == "csv":
             writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerow(columns)
@@ -91,6 +93,29 @@ def _print(engine: Engine, query: str, output_format: Format) -> None:
                         records.write(_shown(columns, row))
     except duckdb.Error as error:
         raise UsageError(f"sql: {_one_line(str(error), query)}; {_NEXT_STEP}") from error
+
+
+def _print_table(engine: Engine, result: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> None:
+    """Print a table; a long one line by line as it comes, in columns as wide as the first rows need."""
+    rows = [_in_table(columns, row) for row in engine.interruptible(lambda: result.fetchmany(TABLE_ROWS))]
+    if columns == ["explain_key", "explain_value"]:
+        for row in rows:
+            print("\n".join(map(printable, row["explain_value"].splitlines())))
+        return
+    if not rows:
+        print("  ".join(map(printable, columns)))
+        note("no rows")
+        return
+    if len(rows) < TABLE_ROWS:
+        print_table(rows, columns)
+        return
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
+    numbers = {name for name in columns if all(isinstance(row[name], Figure) for row in rows)}
+    with RecordWriter(columns, "table", {n: -w if n in numbers else w for n, w in widths.items()}) as records:
+        while rows:
+            for row in rows:
+                records.write(row)
+            rows = [_in_table(columns, row) for row in engine.interruptible(lambda: result.fetchmany(ROWS))]
 
 
 def run_query(engine: Engine, query: str) -> duckdb.DuckDBPyConnection:
@@ -152,6 +177,20 @@ def _plain(value: Any) -> Any:
         case list() | tuple():
             return [_plain(one) for one in value]
     return str(value)
+
+
+def _in_table(columns: Sequence[str], row: Sequence[Any]) -> dict[str, str]:
+    """Return a row as it stands in a table: a number may be a year or a position, so nothing is put between digits."""
+    return {name: _cell(value) for name, value in _shown(columns, row).items()}
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int() | float():
+            return Figure(value)
+    return str(_as_text(value))
 
 
 def _as_text(value: Any) -> Any:

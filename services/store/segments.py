@@ -264,12 +264,16 @@ class Archive:
             return find_recurring(read, sum(segment.count for segment in segments) + sum(map(len, later)), last)
 
     def paths(self, until: Position | None = None) -> list[Path]:
-        """Return the files that hold the entries up to a position, or all; the last may hold more."""
-        return [
-            self.folder / segment.file
-            for segment in self.manifest.segments
-            if until is None or order(segment.first) <= order(until)
+        """Return the files that hold the entries up to a position, or all; the last may hold more.
+
+        DamagedArchiveError if one of them is not what was archived: who reads them need not ask again.
+        """
+        chosen = [
+            segment for segment in self.manifest.segments if until is None or order(segment.first) <= order(until)
         ]
+        for segment in chosen:
+            self._opened(segment)
+        return [self.folder / segment.file for segment in chosen]
 
     def _pieces(self, position: Position, way: str) -> Iterator[list[Any]]:
         for segment in self.manifest.segments:

@@ -6,6 +6,7 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import redis
 
@@ -195,3 +196,27 @@ def test_archive_and_stream_are_asked_as_one_log(
     broken = cli(*query, DATA_DIR=str(tmp_path))
     assert (4, "") == (broken.code, broken.out)
     assert "`fieldtally archive verify`" in broken.err
+
+
+def test_no_figure_comes_from_a_segment_that_was_altered_or_swapped(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str, tmp_path: Path
+) -> None:
+    """Both are good Parquet files, which only their hash tells from what was archived."""
+    logs = given.seeded_log(12, 100)
+    for side, entries in logs.items():
+        projectors.feed(client, prefix, side, entries)
+    count(server_url, prefix)
+    assert 0 == cli("archive", DATA_DIR=str(tmp_path)).code
+    [mine, other] = sorted(tmp_path.rglob("*.parquet"))
+    whole = mine.read_bytes()
+    with duckdb.connect() as connection:
+        altered = f"SELECT * REPLACE (revision + 1 AS revision) FROM '{mine}'"  # noqa: S608  # our own file
+        connection.execute(f"COPY ({altered}) TO '{tmp_path / 'forged'}' (FORMAT parquet)")
+    for forged in ((tmp_path / "forged").read_bytes(), other.read_bytes(), whole[:-1] + b"x"):
+        mine.write_bytes(forged)
+        for asked in (("sql", "SELECT * FROM tallies"), ("audit",)):
+            outcome = cli(*asked, DATA_DIR=str(tmp_path))
+            assert (4, "") == (outcome.code, outcome.out)
+            assert f"{mine} is not the segment that was archived" in outcome.err
+    mine.write_bytes(whole)
+    assert 0 == cli("audit", DATA_DIR=str(tmp_path)).code

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.archive.views import VIEWS
+from services.cli.sql import ROWS, TABLE_ROWS
 from tests import given
 from tests.services.cli.conftest import PROGRAM, ROOT, Cli, assert_refused, environ, told
 from tests.waiting import wait_for
@@ -53,9 +54,34 @@ def test_every_format_has_the_same_rows(cli: Cli) -> None:
 
 
 def test_no_rows_are_no_error(cli: Cli) -> None:
-    query = "SELECT * FROM parked"
+    query = "SELECT side, reason FROM parked"
     assert [] == cli("sql", query, "--format", "json", at=AT).json
-    assert (0, "nothing\n") == cli("sql", query, at=AT)[:2]
+    outcome = cli("sql", query, at=AT)
+    assert (0, "side  reason\n") == outcome[:2]
+    assert outcome.err.startswith("no rows\n")
+
+
+def test_numbers_stand_in_a_table_as_they_are(cli: Cli) -> None:
+    """One may be a year or a position; whoever copies it gets what was there."""
+    query = "SELECT 2024 AS year, ms FROM events WHERE side = 'SI' ORDER BY ms, seq LIMIT 1"
+    [row] = cli("sql", query, "--format", "json", at=AT).json
+    assert ["2024", str(row["ms"])] == cli("sql", query, at=AT).table[1]
+
+
+@pytest.mark.parametrize("rows", [TABLE_ROWS - 1, TABLE_ROWS, TABLE_ROWS + 1, 3 * ROWS])
+def test_a_table_of_any_length_has_every_row_in_columns(cli: Cli, rows: int) -> None:
+    query = f"SELECT range AS n, repeat('x', 1 + range % 7) AS text, -range AS less FROM range({rows})"  # noqa: S608  # a number
+    outcome = cli("sql", query, at=AT)
+    expected = [[str(n), "x" * (1 + n % 7), str(-n)] for n in range(rows)]
+    assert [["n", "text", "less"], *expected] == outcome.table
+    starts = {line.index("x") for line in outcome.out.splitlines()[2:TABLE_ROWS]}
+    assert 1 == len(starts)
+
+
+def test_a_plan_stands_as_it_is_drawn(cli: Cli) -> None:
+    out = cli("sql", "EXPLAIN SELECT * FROM tallies", at=AT).out
+    assert "\ufffd" not in out
+    assert 5 < len(out.splitlines())
 
 
 def test_columns_of_one_name_are_told_apart(cli: Cli) -> None:
@@ -67,6 +93,10 @@ def test_the_past_can_be_asked(cli: Cli) -> None:
         "at"
     ]
     query = "SELECT side, count FROM tallies WHERE measure = 'persons'"
+    outcome = cli("sql", query, "--as-of", first, "--format", "json", at=AT)
+    assert f"as of SI {first}, HR " in outcome.err
+    before = cli("sql", query, "--as-of", "2001-01-01T00:00:00Z", "--format", "json", at=AT)
+    assert ([], "as of SI 0-0, HR 0-0\n") == (before.json, before.err)
     assert [{"side": "SI", "count": 4}] == cli("sql", query, "--as-of", first, "--format", "json", at=AT).json
     assert_refused(cli("sql", query, "--as-of", "noon", at=AT), 2, "--as-of 'noon'")
 
