@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from schemas.vocabulary import Position, Side
+from schemas.vocabulary import Position, Side, order
 from services.replay.history import History, history
 from services.replay.rebuild import Rebuildable, Rebuilt, rebuild
 from services.replay.replay import Replay
@@ -18,7 +18,7 @@ from services.store.connection import connect
 from services.store.generations import RedisGenerations
 from services.store.keys import PartitionKeys
 from services.store.tally_store import RedisTallyStore
-from services.store.whole_log import open_log
+from services.store.whole_log import WholeLog, open_log
 from services.tally.cells import Cell
 from services.tally.fold import State
 
@@ -62,6 +62,7 @@ async def _watched(
     client = connect(url)
     try:
         log = open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir)
+        [stop] = await _reached(log, [stop])
         return await history(side, log, stop, watched, await log.recurring(stop), advance)
     finally:
         await client.aclose()
@@ -80,6 +81,7 @@ async def _states(
     client = connect(url)
     try:
         log = open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir)
+        stops = await _reached(log, stops)
         replay = Replay(side, log, await log.recurring(stops[-1]))
         states = []
         for stop in stops:
@@ -88,6 +90,12 @@ async def _states(
         return states
     finally:
         await client.aclose()
+
+
+async def _reached(log: WholeLog, stops: Sequence[Position]) -> list[Position]:
+    """Return positions, or where the log ends now: what comes in meanwhile belongs to no replay that has begun."""
+    end = (await log.extent()).last
+    return [min(stop, end, key=order) for stop in stops]
 
 
 def rebuild_generations(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from schemas.vocabulary import Position, order
 from services.store.columns import ARRIVAL_COLUMNS, ENTRY_COLUMNS, arrivals_of, entries_of
 from services.store.contract import Entry
-from services.store.recurrence import Marks, marks_of
+from services.store.recurrence import Marks, marks_of, marks_of_entries
 from services.store.segments import DamagedArchiveError, Segment
 from services.tally.fold import Arrival
 
@@ -100,10 +100,17 @@ class SegmentFile:
     def marks(self) -> Iterator[Marks]:
         """Yield the marks of the reports in it (see `recurrence`)."""
         with self._readable():
+            unread = False
             for batch in self._file.iter_batches(MARK_ROWS, columns=["id", "amends"]):
                 ids, amends = (batch.column(name).storage for name in ("id", "amends"))
+                unread = unread or ids.null_count > 0
                 keys = pc.coalesce(amends, ids).drop_null()
                 yield marks_of(keys.buffers()[1].slice(keys.offset * 16, len(keys) * 16).to_pybytes())
+            if not unread:
+                return
+            # What was no event when it was archived may be one to a later program.
+            for batch in self._file.iter_batches(MARK_ROWS, columns=list(ENTRY_COLUMNS)):
+                yield marks_of_entries(entries_of(batch.filter(pc.is_null(batch.column("id").storage))))
 
     def _group_at(self, place: tuple[int, int], *, last: bool = False) -> int:
         """Return the first or the last row group that may hold a place: those of one millisecond may lie in several."""

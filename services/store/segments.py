@@ -12,7 +12,6 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -38,8 +37,8 @@ _position: Final = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})")
 
 
 _Read = TypeVar("_Read", Entry, Arrival)
-_Reading: TypeAlias = tuple[Position, Iterator[list[_Read]]] | None
-"""What goes on behind a position."""
+_Reading: TypeAlias = tuple[Position, list[_Read], Iterator[list[_Read]]] | None
+"""How reading goes on behind a position: with what is left of the last piece, then with the pieces after it."""
 
 
 class DamagedArchiveError(DamagedLogError):
@@ -211,16 +210,18 @@ class Archive:
         """Return up to `count` archived entries after a position, in order. Reading on from where one was is fast."""
         with self._reading:
             goes_on, self._entries = self._entries, None
-            pieces = goes_on[1] if goes_on and goes_on[0] == position else self._pieces(position, "after")
-            found, self._entries = _first(pieces, count)
+            if not goes_on or goes_on[0] != position:
+                goes_on = (position, [], self._pieces(position, "after"))
+            found, self._entries = _first(goes_on, count)
             return found
 
     def read_arrivals(self, position: Position, count: int) -> list[Arrival]:
         """Return up to `count` archived entries after a position, as the fold takes them."""
         with self._reading:
             goes_on, self._arrivals = self._arrivals, None
-            pieces = goes_on[1] if goes_on and goes_on[0] == position else self._pieces(position, "arrivals_after")
-            found, self._arrivals = _first(pieces, count)
+            if not goes_on or goes_on[0] != position:
+                goes_on = (position, [], self._pieces(position, "arrivals_after"))
+            found, self._arrivals = _first(goes_on, count)
             return found
 
     def read_before(self, position: Position, count: int) -> list[Entry]:
@@ -287,14 +288,13 @@ class Archive:
         return SegmentFile(self.folder / segment.file, segment)
 
 
-def _first(pieces: Iterator[list[_Read]], count: int) -> tuple[list[_Read], _Reading[_Read]]:
-    """Return the first `count` of what comes in pieces, and what goes on behind them."""
-    found: list[_Read] = []
-    for piece in pieces:
+def _first(
+    goes_on: tuple[Position, list[_Read], Iterator[list[_Read]]], count: int
+) -> tuple[list[_Read], _Reading[_Read]]:
+    """Return the first `count` of what goes on, and how it goes on behind them."""
+    _, found, pieces = goes_on
+    while len(found) < count and (piece := next(pieces, None)) is not None:
         found += piece
-        if len(found) >= count:
-            break
-    if len(found) > count:
-        pieces = chain([found[count:]], pieces)
-        del found[count:]
-    return found, (found[-1].position, pieces) if found else None
+    rest = found[count:]
+    del found[count:]
+    return found, (found[-1].position, rest, pieces) if found else None

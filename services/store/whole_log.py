@@ -105,8 +105,11 @@ class WholeLog:
         )
 
     async def recurring(self, last: Position) -> Recurring | None:
-        """Return which reports come again up to a position; None if nothing is archived: then any may."""
-        await self._settle()
+        """Return which reports come again up to a position, or to where the log ends now.
+
+        None if nothing is archived: then any may.
+        """
+        last = min(last, (await self.extent()).last, key=order)  # of what is still to come nothing is known
         if not self.archive.manifest.segments:
             return None
         from services.store.recurrence import marks_of_entries  # noqa: PLC0415  # only for those who have an archive
@@ -115,6 +118,7 @@ class WholeLog:
         while order(position) < order(last) and (entries := await self.stream.read_after(position, READ_AHEAD)):
             position = entries[-1].position
             later.append(marks_of_entries(entries))
+        await self._settle()  # what was archived meanwhile may have been trimmed before it was read here
         return await asyncio.to_thread(self.archive.recurring, last, later)
 
     def _refresh(self) -> None:
@@ -163,11 +167,15 @@ class WholeLog:
             extent = await self.stream.extent()
         if not _reaches(extent, manifest):
             return True
-        if extent.trimmed:
-            return False
-        # All is there that it was ever given: then what was archived last is, too.
+        # The end is asked for before the beginning: a trim in between shows in the latter.
         [last] = await self.stream.read_at([manifest.end])
-        return last is None and not (await self.stream.extent()).trimmed
+        if last:
+            return False
+        first = await self.stream.read_after(START, 1)
+        extent = await self.stream.extent()
+        if first and order(first[0].position) < order(manifest.end):
+            return order(extent.newest_deleted) < order(manifest.end)
+        return extent.trimmed < manifest.entries
 
 
 def _reaches(extent: LogExtent, manifest: Manifest) -> bool:

@@ -349,3 +349,22 @@ async def test_what_is_taken_out_singly_after_it_was_archived_is_still_read(
         assert (extent.lost, extent.apart, extent.entries) == (0, False, 12)
         client.xdel(f"{{{prefix}:SI}}:log", log[11].position)
         assert (await one.extent()).lost == 1
+
+
+@pytest.mark.parametrize("to_trim", [3, 7])
+@asynchronous
+async def test_a_trimmed_stream_that_was_set_back_stays_apart_however_much_comes_in(
+    server_url: str, prefix: str, client: redis.Redis, tmp_path: Path, to_trim: int
+) -> None:
+    log = weird_log(client, prefix, 20)
+    await archived(server_url, prefix, tmp_path, log[7].position)
+    await trimmed(server_url, prefix, tmp_path, log[to_trim].position)
+    copy = client.dump(f"{{{prefix}:SI}}:log")
+    client.xadd(f"{{{prefix}:SI}}:log", {"event": b"the last"}, id=f"{archives.FIRST_MS + 600_000}-0")
+    await archived(server_url, prefix, tmp_path)
+    async with whole_log(server_url, prefix, tmp_path) as one:
+        assert not (await one.extent()).apart
+        client.restore(f"{{{prefix}:SI}}:log", 0, copy, replace=True)
+        for number in range(3):
+            assert (await one.extent()).apart
+            await one.append([apprehension(id=number + 1)])
