@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -213,3 +217,28 @@ def _assert_refused(tmp_path: Path, prefix: str, one: Entry, said: str) -> None:
     ):
         with pytest.raises(DamagedArchiveError, match=said):
             read()
+
+
+def test_reading_on_holds_no_more_than_what_is_left_of_a_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten million entries are read through in counts that no piece is a multiple of."""
+
+    class Read:
+        def __init__(self, number: int) -> None:
+            self.position = Position(f"{number}-0")
+            held.add(self)
+
+    def after(_: object, __: Position) -> Iterator[list[Any]]:
+        for number in range(1, 1_000, 5):
+            yield [Read(number + more) for more in range(5)]
+
+    held: weakref.WeakSet[Read] = weakref.WeakSet()
+    archive = Archive(tmp_path, SI)
+    archive.manifest = Manifest().with_segment(segment(1, Manifest(), last=Position("1000-0")))
+    monkeypatch.setattr(archive, "_open", lambda _: SimpleNamespace(after=partial(after, None)))
+    position, numbers = START, []
+    while entries := archive.read_after(position, 7):
+        position = entries[-1].position
+        numbers += [int(entry.position.removesuffix("-0")) for entry in entries]
+        del entries
+        assert len(held) < 5
+    assert numbers == list(range(1, 1_001))
