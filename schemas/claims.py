@@ -42,6 +42,8 @@ class Claim(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             )
         if len(self.breakdown) > 1:
             raise ValueError("`breakdown` is by one dimension")
+        if not all(self.breakdown.values()):
+            raise ValueError("`breakdown` has no member; leave it out, or give one")
         if any("" in members for members in self.breakdown.values()):
             raise ValueError("a member of `breakdown` has no name; the empty one stands for the total")
         if self.first_day and self.last_day and self.first_day > self.last_day:

@@ -127,6 +127,8 @@ def run_query(engine: Engine, query: str) -> duckdb.DuckDBPyConnection:
         raise UsageError(
             f"sql: {statements[0].type.name} is refused: only reading is possible, with SELECT, DESCRIBE or EXPLAIN"
         )
+    # A SELECT may delete in its WITH, and EXPLAIN ANALYZE does what it explains.
+    engine.interruptible(lambda: engine.connection.execute("BEGIN TRANSACTION READ ONLY"))
     return engine.interruptible(lambda: engine.connection.execute(statements[0]))
 
 
@@ -147,11 +149,13 @@ def _one_line(message: str, query: str) -> str:
 
 def _named_apart(names: Sequence[str]) -> list[str]:
     """Return the columns' names; one that stands twice gets a number, since a row as JSON has each once."""
-    seen: dict[str, int] = {}
-    apart = []
+    apart: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        apart.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+        one, number = name, 1
+        while one in apart or (number > 1 and one in names):
+            number += 1
+            one = f"{name}_{number}"
+        apart.append(one)
     return apart
 
 
@@ -169,7 +173,7 @@ def _plain(value: Any) -> Any:
         case UUID():
             return str(value)
         case Decimal():
-            return float(value)
+            return msgspec.Raw(format(value, "f").encode())  # a number with all its digits
         case bytes():
             return value.decode(errors="backslashreplace")
         case dict():
@@ -197,7 +201,7 @@ def _as_text(value: Any) -> Any:
     """Return what stands in a table or in CSV; what has parts stands there as JSON."""
     if value is None:
         return ""
-    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list | msgspec.Raw) else value
 
 
 def _print_schema(output_format: Format) -> None:

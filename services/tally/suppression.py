@@ -11,8 +11,9 @@ reader who was told which of the hidden figures are small: small ones stay small
 small. So a small figure has at least two possible values even for that reader. Only where there is no such move, one
 will do by which hidden figures merely stay at least 1.
 
-Hiding more never spoils a move, since what was shown does not change by it. What is hidden is found by a search of
-moves of 1, 2, 4 and 8 atoms, cheapest first; that it is the least possible is not promised.
+A figure that is hidden with a small one has a move as well, so none of the hidden ones can be worked out. Hiding more
+never spoils a move, since what was shown does not change by it. What is hidden is found by a search of moves of 1, 2, 4
+and 8 atoms, cheapest first; that it is the least possible is not promised.
 """
 
 from __future__ import annotations
@@ -111,17 +112,21 @@ class _Search:
     def run(self) -> Suppression:
         safe: set[int] = set()
         countable = True
-        for figure in sorted(self._primary, key=lambda figure: (len(self._members[figure]), figure)):
-            if figure not in safe:
-                option = self._best(figure, strict=True)
-                if option is None:
-                    countable = False
-                    option = self._best(figure, strict=False)
-                if option is None:  # an atom that goes up alone is always a move, once all that it is in is hidden
-                    raise AssertionError(f"no move for figure {figure}")
-                self._hide(option.changes)
-                safe.update(option.changes)
+        while waiting := self._hidden - safe:  # the small ones, then what was hidden with them and has no move yet
+            for figure in sorted(waiting, key=self._turn):
+                if figure not in safe:
+                    option = self._best(figure, strict=True)
+                    if option is None:
+                        countable = False
+                        option = self._best(figure, strict=False)
+                    if option is None:  # an atom that goes up alone is always a move, once all that it is in is hidden
+                        raise AssertionError(f"no move for figure {figure}")
+                    self._hide(option.changes)
+                    safe.update(option.changes)
         return Suppression(self._primary, frozenset(self._hidden - self._primary), countable)
+
+    def _turn(self, figure: int) -> tuple[bool, int, int]:
+        return figure not in self._primary, len(self._members[figure]), figure
 
     def _hide(self, figures: Iterable[int]) -> None:
         for figure in figures:

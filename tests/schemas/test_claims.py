@@ -86,6 +86,7 @@ def test_a_list_in_where_means_any_of_its_values() -> None:
         ({"text": ""}, r"length >= 1 - at `\$\.claim\[0\]\.text`"),
         ({"from": date(2024, 3, 15), "to": date(2024, 3, 14)}, "`from` lies after `to`"),
         ({"breakdown": {"citizenship": {"UKR": 2}, "origin": {"foreign": 2}}}, "`breakdown` is by one dimension"),
+        ({"breakdown": {"citizenship": {}}}, "`breakdown` has no member"),
         ({"where": {"measure": "persons"}}, "the measure is named by `measure`"),
         ({"breakdown": {"measure": {"persons": 2}}}, "the measure is named by `measure`"),
         ({"breakdown": {"citizenship": {"UKR": -2}}}, "Expected `int` >= 0"),

@@ -86,6 +86,14 @@ def test_a_plan_stands_as_it_is_drawn(cli: Cli) -> None:
 
 def test_columns_of_one_name_are_told_apart(cli: Cli) -> None:
     assert [{"a": 1, "a_2": 2}] == cli("sql", "SELECT 1 AS a, 2 AS a", "--format", "json", at=AT).json
+    query = "SELECT 1 AS a, 2 AS a, 3 AS a_2"
+    assert [{"a": 1, "a_3": 2, "a_2": 3}] == cli("sql", query, "--format", "json", at=AT).json
+
+
+@pytest.mark.parametrize("output_format", ["table", "csv", "json"])
+def test_a_decimal_keeps_its_digits(cli: Cli, output_format: str) -> None:
+    query = "SELECT 12345678901234567890.123456789::DECIMAL(38, 9) AS a"
+    assert "12345678901234567890.123456789" in cli("sql", query, "--format", output_format, at=AT).out
 
 
 def test_the_past_can_be_asked(cli: Cli) -> None:
@@ -125,6 +133,8 @@ def test_the_past_can_be_asked(cli: Cli) -> None:
         ("DELETE FROM internal.rest_SI", "DELETE is refused"),
         ("INSERT INTO internal.rest_SI FROM internal.rest_HR", "INSERT is refused"),
         ("UPDATE internal.rest_SI SET seq = 0", "UPDATE is refused"),
+        ("WITH gone AS (DELETE FROM internal.rest_SI RETURNING *) FROM gone", "read-only"),
+        ("EXPLAIN ANALYZE DELETE FROM internal.rest_SI", "read-only"),
         ("SELECT 1; SELECT 2", "one query at a time, these are 2"),
         ("", "one query at a time, these are 0"),
         ("SELECT * FROM given", "given does not exist"),

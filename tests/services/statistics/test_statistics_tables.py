@@ -131,6 +131,20 @@ def test_no_hidden_figure_can_be_worked_out_from_all_tables_together(seed: int) 
         assert true or not figure.hidden
 
 
+@pytest.mark.parametrize("first", range(100, 160, 15))
+def test_nor_one_that_is_hidden_only_beside_a_small_one(first: int) -> None:
+    """A figure that is not small, but was or became so: it would tell the small one that it is nearly equal to."""
+    for seed in range(first, first + 15):
+        random = Random(seed)
+        min_cell = random.choice((3, 5, 10))
+        now = random_tallies(random)
+        then = changed(random, now)
+        tables = build(replace(ASKED, min_cell=min_cell), counted(now), counted(then))
+        hidden = {figure.key for figure in figures(tables) if figure.hidden}
+        for _, system, _, _ in systems(tables, now, then, min_cell):
+            assert [] == attacker.singled_out(system, [key for key in system if key in hidden]), f"seed {seed}"
+
+
 def test_some_could_be_if_each_table_were_hidden_by_itself() -> None:
     """So it is one system: this test fails if the attacker does not see that."""
     found = 0
