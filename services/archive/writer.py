@@ -9,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import pyarrow.parquet as pq
 
@@ -34,6 +35,7 @@ ID_LEVEL: Final = 19
 """Of the ids, which are a third of the archive and take hardly longer for it."""
 READ_ENTRIES: Final = 4_096
 LOCK: Final = "lock"
+LOCK_PAUSES_S: Final = (0.01, 0.05, 0.2)
 _PART: Final = ".part"
 
 
@@ -159,19 +161,33 @@ class Fingerprint:
 def writing(folder: Path, side: Side) -> Iterator[None]:
     """Be the only one who changes this archive, or what of the log depends on it."""
     try:
+        new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for made in new:  # a power cut must not take away the folder of what was trimmed
+            _sync(made.parent)
         lock = (folder / LOCK).open("w")
     except OSError as error:
         raise UsageError(f"{folder}: {error.strerror or 'cannot be written'}; the archive is kept there") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"somebody archives side {side} in {folder} at this moment; try again later") from error
+        if not _taken(lock):
+            raise UsageError(f"somebody archives side {side} in {folder} at this moment; try again later")
         try:
             yield
         except OSError as error:
             raise UsageError(f"{folder}: {error.strerror or 'cannot be written'}; the archive is as before") from error
+
+
+def _taken(lock: IO[str]) -> bool:
+    """Take a lock, and tell whether that was possible; whoever asks with `is_written` holds it for a moment only."""
+    for pause in (*LOCK_PAUSES_S, None):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is not None:
+                time.sleep(pause)
+        else:
+            return True
+    return False
 
 
 def is_written(folder: Path) -> bool:

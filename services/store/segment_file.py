@@ -125,7 +125,7 @@ class SegmentFile:
             yield
         except FileNotFoundError as error:
             raise DamagedArchiveError(f"{self._path} is missing from the archive; restore it from a copy") from error
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except (OSError, ValueError, LookupError, pa.ArrowException) as error:
             if isinstance(error, OSError) and error.strerror:
                 raise DamagedArchiveError(
                     f"{self._path}: {error.strerror}; the archive cannot be read there"

@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import redis
 from hypothesis import given as with_any
@@ -20,7 +22,8 @@ from services.archive import verify
 from services.archive.verify import Flaw, archive_size, verify_archive
 from services.archive.writer import write_manifest, writing
 from services.store.contract import Entry
-from services.store.segments import MANIFEST, NO_LINE, Archive, Manifest, read_manifest
+from services.store.segment_file import sha256_of
+from services.store.segments import MANIFEST, NO_LINE, Archive, DamagedArchiveError, Manifest, read_manifest
 from tests import archives
 from tests.archives import SI, archive_now, assert_intact, folder_of, small_pieces
 from tests.given import apprehension, entry, seeded_log
@@ -233,6 +236,25 @@ def test_a_line_that_misdescribes_its_segment_is_found_though_all_hashes_fit(
     write_manifest(folder, manifest)
     file, wrong = only(folder)
     assert (file, f"line 1: altered: 30 entries from {archives.FIRST_MS}-0 to" in wrong) == (MANIFEST, True), wrong
+
+
+@pytest.mark.parametrize("content", [b"", b"no Parquet", "other columns", "no rows"])
+def test_a_segment_that_is_none_is_found_though_all_hashes_fit(folder: Path, content: bytes | str) -> None:
+    path = folder / SEGMENTS[0]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        pq.write_table(pa.table({"x" if content == "other columns" else "ms": pa.array([], pa.int64())}), path)
+    manifest = Manifest()
+    for segment in read_manifest(folder, SI).segments:
+        changed = {"size": path.stat().st_size, "sha256": sha256_of(path)} if segment.number == 1 else {}
+        manifest = manifest.with_segment(replace(segment, **changed, previous=manifest.head))
+    write_manifest(folder, manifest)
+    assert "line 1: altered: 000001.parquet is no segment, though it has the hash" in only(folder)[1]
+    archive = Archive(folder, SI)
+    archive.refresh()
+    with pytest.raises(DamagedArchiveError, match="is not the segment that was archived"):
+        archive.read_after(START, 5)
 
 
 def test_a_segment_rewritten_with_the_whole_chain_after_it_is_found_by_a_head_that_was_kept(

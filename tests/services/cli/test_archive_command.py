@@ -200,7 +200,7 @@ exec {program} archive
     ("more", "said"),
     [
         ('dd if=/dev/zero of="$1/fill" bs=4k 2>/dev/null || true', "No space left on device"),
-        ('dd if=/dev/zero of="$1/fill" bs=1k count=44 2>/dev/null', "No space left on device"),
+        ('dd if=/dev/zero of="$1/fill" bs=1k count=52 2>/dev/null', "No space left on device"),
         ('mount -o remount,ro tmpfs "$1"', "Read-only file system"),
     ],
     ids=["full", "filling up", "read-only"],
