@@ -7,6 +7,7 @@ more from each other than to start and to end together.
 from __future__ import annotations
 
 import asyncio
+import signal
 from functools import partial
 
 from msgspec.structs import replace
@@ -29,6 +30,15 @@ def project(settings: Settings, url: str, *, until_caught_up: bool, show: Show =
 def _follow(settings: Settings, url: str, until_caught_up: bool, advance: Advance) -> None:  # noqa: FBT001  # by partial
     logger = set_up_logging(settings.log_format, settings.log_level)
     projector = Projector(settings, url, logger, until_caught_up=until_caught_up, on_progress=advance)
-    asyncio.run(projector.run())
+    asyncio.run(_to_its_end(projector))
     if projector.interrupted:
         raise KeyboardInterrupt
+
+
+async def _to_its_end(projector: Projector) -> None:
+    try:
+        await projector.run()
+    finally:
+        # A closing loop closes what signals are written to before it lets go of them; Python would print a traceback
+        # for one that comes in between. It is told to end already.
+        signal.set_wakeup_fd(-1)

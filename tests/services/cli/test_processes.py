@@ -283,7 +283,7 @@ def test_ctrl_c_ends_the_demo_with_130_and_leaves_nothing_behind(prefix: str) ->
         assert running.stdout.readline()
         os.killpg(running.pid, signal.SIGINT)  # a terminal sends it to the projector too
         _, said = running.communicate(timeout=30)
-        assert 130 == running.returncode
+        assert 130 == running.returncode, said
         assert b"Traceback" not in said
         wait_for(lambda: not list(Path(folder).glob("fieldtally-demo-*")), what="the demo's folder to be gone")
 
