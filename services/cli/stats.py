@@ -146,7 +146,15 @@ def _published(
                     then = position_at(moment_year_before(moment, zones[side]))
                     stops[side] = [min(then, stop, key=order), stop]
             except ValueError as error:
-                raise UsageError(f"year-to-date: {error}; choose other days with --from and --to") from error
+                others = "; or name the other tables" if len(tables) > 1 else ""
+                raise UsageError(
+                    f"year-to-date: {error}; choose days of one year with --from and --to{others}"
+                ) from error
+            if selection.last_day and selection.last_day > days.last:
+                note(
+                    f"year-to-date: up to {days.last} only, the day of the as-of moment, and not {selection.last_day}: "
+                    "of the days between nothing is known yet, and last year's would stand against nothing"
+                )
             asked = replace(asked, this_year=days)
         entries = sum(extent.entries for extent in extents.values())
         replayed = replay_sides(chosen, url, stops, lambda: progress("replaying", entries))
