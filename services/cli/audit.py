@@ -337,8 +337,9 @@ def _print_events(events: Iterable[tuple[Behind, int]], more: int) -> None:
 def explain(claim: Claim, finding: Finding) -> str:
     """Say in words what a finding means."""
     what = f"{finding.measure} {finding.key}".strip()
+    unknown = f"; {finding.note}" if finding.note else ""
     if finding.verdict == "different":
-        return f"{what}: published {_published(claim, finding)}, rebuilt {finding.rebuilt:,} ({finding.text})"
+        return f"{what}: published {_published(claim, finding)}, rebuilt {finding.rebuilt:,} ({finding.text}){unknown}"
     parts = sum(count for members in claim.breakdown.values() for count in members.values())
     return f"{what}: the breakdown adds up to {parts:,}, its own total is {_published(claim, finding)} ({finding.text})"
 
@@ -368,7 +369,7 @@ def _rows(paired: Iterable[tuple[Claim, Finding]]) -> Iterator[dict[str, object]
             "measure": f"{finding.measure} {finding.key}".strip(),
             "published": Figure(_published(claim, finding)),
             "rebuilt": finding.rebuilt,
-            "text": "" if claim is shown else finding.text,
+            "text": "; ".join(filter(None, ("" if claim is shown else finding.text, finding.note))),
         }
         shown = claim
 

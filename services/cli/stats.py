@@ -42,6 +42,7 @@ from services.statistics.render import (
 from services.statistics.tables import TABLES, Asked, Counted, TableName, build
 from services.tally.digest import state_digest
 from services.tally.fold import FOLD_VERSION, State
+from services.tally.names import unknown_names
 from services.tally.rollup import Dimension, Selection
 from services.tally.suppression import LEAST_MIN_CELL
 
@@ -160,6 +161,8 @@ def _published(
         replayed = replay_sides(chosen, url, stops, lambda: progress("replaying", entries))
     now = [states[-1] for states in replayed.values()]
     then_known = [states[0] for states in replayed.values()] if asked.this_year else None
+    for text in unknown_names(selection.where, join(now), terms(chosen.sides, now)):
+        note(f"--where: {text}")
     built = build(asked, _counted(chosen, now), _counted(chosen, then_known) if then_known else None)
     return Publication(built, moment, _stand(now), _stand(then_known) if then_known else None, min_cell)
 

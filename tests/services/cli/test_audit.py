@@ -335,6 +335,30 @@ def test_a_condition_without_a_value_is_refused(cli: Cli, claims_file: Callable[
     assert_refused(cli("audit", "--claims", claims_file("where = { side = [] }\nequals = 1")), 2, "no value of side")
 
 
+def test_a_misspelt_operation_in_a_claim_is_named(cli: Cli, claims_file: Callable[..., str]) -> None:
+    claims = claims_file('equals = 127\nwhere = { operation = "SI-HR-2024-3" }')
+    outcome = cli("audit", "--claims", claims, "--format", "json", at=AT)
+    said = "unknown operation SI-HR-2024-3; the log knows SI-HR-2024-03"
+    [claim] = outcome.json["claims"]
+    assert (1, "different", said) == (outcome.code, claim["verdict"], claim["note"])
+    printed = cli("audit", "--claims", claims, at=AT).out
+    assert f"- persons: published 127, rebuilt 0 (127 persons); {said}\n" in printed
+    assert f"127 persons; {said}\n" in printed
+    other = claims_file('equals = 0\nwhere = { section = ["koper", "kopr"] }')
+    [claim] = cli("audit", "--claims", other, "--format", "json", at=AT).json["claims"]
+    assert claim["note"].startswith("unknown section kopr; the log knows koper")
+
+
+@pytest.mark.parametrize("command", [["tallies"], ["replay"], ["stats", "months"]])
+def test_a_misspelt_section_of_where_is_named(cli: Cli, command: list[str]) -> None:
+    outcome = cli(*command, "--where", "section=kopr", at=AT)
+    assert 0 == outcome.code
+    assert "--where: unknown section kopr; the log knows koper" in outcome.err
+    assert "unknown" not in cli(*command, "--where", "section=koper", "--where", "operation=", at=AT).err
+    far = cli(*command, "--where", "operation=x", at=AT).err
+    assert "--where: unknown operation x; the log knows SI-HR-2024-03" in far
+
+
 def test_a_claims_file_moves_no_cursor(cli: Cli, claims_file: Callable[..., str]) -> None:
     file = Path(claims_file("equals = 1"))
     file.write_text(file.read_text().replace("127 persons", "a\\nb\\u001b[31m"))
