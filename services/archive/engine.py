@@ -126,14 +126,14 @@ class Engine:
         [(ms, seq)] = self.rows(f"SELECT ms, seq FROM internal.log_{side} ORDER BY ms, seq LIMIT 1 OFFSET {place}")
         return Position(f"{ms}-{seq}")
 
-    def event_at(self, side: Side, position: Position) -> tuple[str, str, int] | None:
-        """Return id, type and revision of the event at a position, None if there is none."""
+    def event_at(self, side: Side, position: Position) -> tuple[str, str, int, datetime, str] | None:
+        """Return id, type, revision, time and section of the event at a position, None if there is none."""
         ms, seq = order(position)
         found = self.rows(
-            f"SELECT id::VARCHAR, type, revision FROM internal.log_{side} "
+            f"SELECT id::VARCHAR, type, revision, epoch_us(time), section FROM internal.log_{side} "
             f"WHERE ms = {ms} AND seq = {seq} AND fault IS NULL"
         )
-        return cast("tuple[str, str, int]", found[0]) if found else None
+        return next(((*event, _EPOCH + time * _US, section or "") for *event, time, section in found), None)
 
     def _complete(self, side: SideSettings) -> None:
         name = side.side

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 import msgspec
@@ -35,14 +35,18 @@ from services.replay.processes import histories_of_sides, replay_sides
 from services.runtime.clock import now
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
-from services.tally.cells import cell_text
+from services.tally.cells import CELL_PARTS, Cell, cell_text
 from services.tally.compare import Finding, unknown_dimension
 from services.tally.fold import State
 from services.tally.rollup import DIMENSIONS, Dimension
 
 if TYPE_CHECKING:
     from services.archive.look import Item
-    from services.cli.differences import Parted
+    from services.cli.differences import Behind, Parted
+
+CELLS_SHOWN: Final = 20
+CELL_EVENTS_SHOWN: Final = 3
+"""Of so many differing cells a person is shown so many events each; JSON has more."""
 
 SHOWN_MAX: Final = 10
 """How many entries of a kind that deserve a look a table shows."""
@@ -240,18 +244,20 @@ def print_verdict(
         print(f"live equals rebuilt: every cell agrees at {at}")
     else:
         rows = [{"cell": cell_text(row.cell), "live": row.live, "rebuilt": row.rebuilt} for row in verdict.differences]
-        print_records(rows, ("cell", "live", "rebuilt"), "table", "live and rebuilt differ")
+        print_records(
+            _begun(rows, explained["live"]), ("cell", "live", "rebuilt", "from"), "table", "live and rebuilt differ"
+        )
         note("`fieldtally rebuild --swap` makes the live tallies anew from the log")
         for one in explained["live"]:
-            print_explained(one)
+            print_cells(one)
     if verdict.fold_equals_sql:
         at = ", ".join(f"{side} {position}" for side, position in verdict.position.items())
         print(f"fold equals SQL: every cell agrees at {at}")
     elif verdict.disagreements:
         rows = [{"cell": cell_text(row.cell), "fold": row.fold, "sql": row.sql} for row in verdict.disagreements]
-        print_records(rows, ("cell", "fold", "sql"), "table", "fold and SQL differ")
+        print_records(_begun(rows, explained["sql"]), ("cell", "fold", "sql", "from"), "table", "fold and SQL differ")
         for one in explained["sql"]:
-            print_explained(one)
+            print_cells(one)
     for side, entries in verdict.entries_behind.items():
         if entries:
             behind = many(entries, "entry", "entries")
@@ -280,21 +286,60 @@ def print_verdict(
                 print_explained(explanation)
 
 
-def print_explained(one: Parted) -> None:
-    """Print where a difference begins, and the events behind it."""
-    print(printable(f"  {one.text}"))
+def _begun(rows: Iterable[dict[str, object]], parted: Iterable[Parted]) -> list[dict[str, object]]:
+    """Return rows of cells with the position from which on each of them differs."""
+    begun = {
+        _cell(cell): cell["first_position"] or ("no event" if cell["followed"] else "not followed")
+        for one in parted
+        for cell in one.cells
+    }
+    return [row | {"from": begun.get(str(row["cell"]), "")} for row in rows]
+
+
+def _cell(named: Mapping[str, Any]) -> str:
+    return cell_text(cast("Cell", tuple(named[part] for part in CELL_PARTS)))
+
+
+def print_cells(one: Parted) -> None:
+    """Print of each differing cell where that begins, and the first events behind it; JSON has more of them."""
+    print(printable(f"  {one.side}: {one.text}"))
+    behind: dict[str, list[tuple[Behind, int]]] = {}
     for event in one.events:
+        for named in event.cells:
+            behind.setdefault(_cell(named), []).append((event, named["change"]))
+    for named in one.cells[:CELLS_SHOWN]:
+        cell = _cell(named)
+        print(printable(f"  {cell}: {named['text']}"))
+        events = behind.get(cell, [])[:CELL_EVENTS_SHOWN]
+        _print_events(events, named["events_in_all"] - len(events))
+    if len(one.cells) > CELLS_SHOWN:
+        print(f"  and {len(one.cells) - CELLS_SHOWN:,} more cells; `--format json` has the events of each")
+
+
+def print_explained(one: Parted) -> None:
+    """Print from where on a published figure differs, and the events behind it."""
+    print(printable(f"  {one.text}"))
+    events = [(event, sum(cell["change"] for cell in event.cells)) for event in one.events]
+    _print_events(events, one.events_in_all - len(events))
+
+
+def _print_events(events: Iterable[tuple[Behind, int]], more: int) -> None:
+    """Print events with what each changed, and how many there are besides."""
+    for event, change in events:
         version = f", revision {event.revision}" if event.revision else ""
-        print(f"    {event.side} {event.position}  {event.type}{version}  {event.id}")
-    if one.events_in_all > len(one.events):
-        print(f"    and {one.events_in_all - len(one.events):,} more events")
+        where = f"  {event.section}" if event.section else ""
+        at = f"{event.side} {event.position}  {event.time.isoformat()}{where}"
+        print(printable(f"    {at}  {event.type}{version}  {change:+,}  {event.id}"))
+    if more:
+        print(f"    and {many(more, 'more event')}")
 
 
 def explain(claim: Claim, finding: Finding) -> str:
     """Say in words what a finding means."""
     what = f"{finding.measure} {finding.key}".strip()
+    unknown = f"; {finding.note}" if finding.note else ""
     if finding.verdict == "different":
-        return f"{what}: published {_published(claim, finding)}, rebuilt {finding.rebuilt:,} ({finding.text})"
+        return f"{what}: published {_published(claim, finding)}, rebuilt {finding.rebuilt:,} ({finding.text}){unknown}"
     parts = sum(count for members in claim.breakdown.values() for count in members.values())
     return f"{what}: the breakdown adds up to {parts:,}, its own total is {_published(claim, finding)} ({finding.text})"
 
@@ -324,7 +369,7 @@ def _rows(paired: Iterable[tuple[Claim, Finding]]) -> Iterator[dict[str, object]
             "measure": f"{finding.measure} {finding.key}".strip(),
             "published": Figure(_published(claim, finding)),
             "rebuilt": finding.rebuilt,
-            "text": "" if claim is shown else finding.text,
+            "text": "; ".join(filter(None, ("" if claim is shown else finding.text, finding.note))),
         }
         shown = claim
 

@@ -18,11 +18,10 @@ from services.replay.processes import rebuild_generations
 from services.replay.rebuild import Rebuilt, entries_left
 from services.runtime.errors import DamagedLogError, FieldtallyError
 from services.runtime.settings import Settings
-from services.tally.cells import cell_text
+from services.tally.cells import CELL_PARTS, cell_text
 
 COLUMNS: Final = ("side", "generation", "position", "entries", "verdict", "digest")
 NOTHING: Final = "nothing to compare with"
-_CELL_PARTS: Final = ("side", "operation", "section", "day", "measure", "citizenship")
 
 Removed = Mapping[Side, Sequence[str]]
 
@@ -99,7 +98,7 @@ def _as_json(side: Side, rebuilt: Rebuilt | None, removed: Sequence[str] | None)
             "compared_at": rebuilt.compared_at or "",
             "problem": rebuilt.problem,
             "differences": [
-                dict(zip(_CELL_PARTS, one.cell, strict=True)) | {"live": one.live, "rebuilt": one.rebuilt}
+                dict(zip(CELL_PARTS, one.cell, strict=True)) | {"live": one.live, "rebuilt": one.rebuilt}
                 for one in rebuilt.differences
             ],
             "swapped": rebuilt.swapped,

@@ -42,6 +42,7 @@ from services.statistics.render import (
 from services.statistics.tables import TABLES, Asked, Counted, TableName, build
 from services.tally.digest import state_digest
 from services.tally.fold import FOLD_VERSION, State
+from services.tally.names import unknown_names
 from services.tally.rollup import Dimension, Selection
 from services.tally.suppression import LEAST_MIN_CELL
 
@@ -146,12 +147,22 @@ def _published(
                     then = position_at(moment_year_before(moment, zones[side]))
                     stops[side] = [min(then, stop, key=order), stop]
             except ValueError as error:
-                raise UsageError(f"year-to-date: {error}; choose other days with --from and --to") from error
+                others = "; or name the other tables" if len(tables) > 1 else ""
+                raise UsageError(
+                    f"year-to-date: {error}; choose days of one year with --from and --to{others}"
+                ) from error
+            if selection.last_day and selection.last_day > days.last:
+                note(
+                    f"year-to-date: up to {days.last} only, the day of the as-of moment, and not {selection.last_day}: "
+                    "of the days between nothing is known yet, and last year's would stand against nothing"
+                )
             asked = replace(asked, this_year=days)
         entries = sum(extent.entries for extent in extents.values())
         replayed = replay_sides(chosen, url, stops, lambda: progress("replaying", entries))
     now = [states[-1] for states in replayed.values()]
     then_known = [states[0] for states in replayed.values()] if asked.this_year else None
+    for text in unknown_names(selection.where, join(now), terms(chosen.sides, now)):
+        note(f"--where: {text}")
     built = build(asked, _counted(chosen, now), _counted(chosen, then_known) if then_known else None)
     return Publication(built, moment, _stand(now), _stand(then_known) if then_known else None, min_cell)
 

@@ -15,6 +15,7 @@ from services.replay.processes import replay_sides
 from services.runtime.settings import Settings
 from services.tally.digest import state_digest
 from services.tally.fold import State
+from services.tally.names import unknown_names
 from services.tally.rollup import Selection, roll_up
 
 
@@ -100,8 +101,11 @@ def _rebuilt(chosen: Settings, until: Position | None) -> list[State]:
 
 def _print(chosen: Settings, selection: Selection, states: list[State], output_format: Format, what: str) -> None:
     counted = join(states)
-    rows = roll_up(counted, selection, terms(chosen.sides, states))
+    of = terms(chosen.sides, states)
+    rows = roll_up(counted, selection, of)
     records = [dict(zip(selection.by, row.values, strict=True)) | {"count": row.count} for row in rows]
     print_records(records, (*selection.by, "count"), output_format, what)
+    for text in unknown_names(selection.where, counted, of):
+        note(f"--where: {text}")
     positions = ", ".join(f"{state.side} {state.checkpoint.position}" for state in states)
     note(f"{what} as of {positions}; digest {state_digest(counted)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -24,13 +25,18 @@ TOUCHES_MAX: Final = 100_000
 
 
 class Touch(Struct, frozen=True):
-    """An entry that changed cells: which event it is, and by how much it changed each of them."""
+    """An entry that changed cells: which event it is, when and where it was, and by how much it changed each of them.
+
+    `section` is empty where the event has none.
+    """
 
     side: Side
     position: Position
     id: str
     type: str
     revision: int
+    time: datetime
+    section: str
     changed: dict[Cell, int]
 
 
@@ -99,9 +105,13 @@ class _Watching(Replay):
                 }
                 if changed:
                     kind = str(event.__struct_config__.tag).removeprefix(TYPE_PREFIX).rpartition(".")[0]
+                    section = getattr(event.data, "section", "")
                     self.touches.append(
-                        Touch(self.state.side, arrival.position, str(event.id), kind, event.revision, changed)
-                    )
+                        Touch(
+                            self.state.side, arrival.position, str(event.id), kind, event.revision, event.time, section,
+                            changed,
+                        )
+                    )  # fmt: skip
             self.state.take(changes)
             known |= changes.index
             index |= changes.index

@@ -1,8 +1,8 @@
 """The periods of a year-to-date table: this year's, last year's, and when last year's was known. Pure.
 
 The *as-of moment* is a time of receipt: what came in later is not counted. The year to date is the days from 1 January
-to the local day of that moment, or other days of one's choice; the same period of last year is the same days a year
-earlier, where 29 February becomes the 28th, as on the screen.
+to the local day of that moment, or other days of one year of one's choice, of which none comes after that day; the
+same period of last year is the same days a year earlier, where 29 February becomes the 28th, as on the screen.
 
 Last year's period has two figures. *As known now* counts everything received up to the as-of moment, with all that was
 reported late, amended or withdrawn since. *As known then* is what a replay gives as of the moment one year before the
@@ -12,6 +12,7 @@ delay after their period's end, and the difference of the two figures is what a 
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final
@@ -35,6 +36,12 @@ class Period(Struct, frozen=True):
         return f"{self.first.isoformat()}/{self.last.isoformat()}"
 
     @property
+    def name(self) -> str:
+        """Write a whole year or a whole month by its name, other days as ISO 8601 has them."""
+        first = self.first.isoformat()
+        return next((name for name in (first[:4], first[:7]) if period_of(name) == self), str(self))
+
+    @property
     def days(self) -> int:
         """How many days it has."""
         return (self.last - self.first).days + 1
@@ -46,6 +53,15 @@ class Period(Struct, frozen=True):
     def year_before(self) -> Period:
         """Return the same days a year earlier."""
         return Period(day_year_before(self.first), day_year_before(self.last))
+
+
+def period_of(name: str) -> Period:
+    """Return the days of a year, a month or a day, such as 2024, 2024-03 or 2024-03-14."""
+    first = date.fromisoformat((name + "-01-01")[: len("2024-01-01")])
+    if len(name) == len("2024-03-14"):
+        return Period(first, first)
+    last_month = first.month if len(name) == len("2024-03") else 12
+    return Period(first, date(first.year, last_month, monthrange(first.year, last_month)[1]))
 
 
 def day_year_before(day: date) -> date:
@@ -75,14 +91,20 @@ def moment_year_before(moment: datetime, zone: tzinfo) -> datetime:
 
 
 def year_to_date(moment: datetime, zones: Iterable[tzinfo], first: date | None, last: date | None) -> Period:
-    """Return this year's days: up to the latest local day of the moment, or the days that were asked for instead.
+    """Return this year's days: those asked for, but none after the latest local day of the moment.
 
-    ValueError says what is wrong with these.
+    Of later days nothing is known yet, while all of last year's are. ValueError says what is wrong with the days.
     """
-    last = last or max(moment.astimezone(zone).date() for zone in zones)
+    known = max(moment.astimezone(zone).date() for zone in zones)
+    last = min(last or known, known)
     first = first or date(last.year, 1, 1)
-    if first > last:
-        raise ValueError(f"it would begin on {first.isoformat()}, after its last day, {last.isoformat()}")
     if first.year == 1:
         raise ValueError("no year comes before the year 1")
+    if first > last:
+        raise ValueError(f"it would begin on {first.isoformat()}, after its last day, {last.isoformat()}")
+    if first.year != last.year:
+        raise ValueError(
+            f"it would be from {first.isoformat()} to {last.isoformat()}, which is more than one year's days, so that "
+            "days of the one would be held against days of the other"
+        )
     return Period(first, last)

@@ -15,6 +15,7 @@ from msgspec import Struct
 from schemas.vocabulary import UNITS, Position, Side
 from services.statistics.periods import Period
 from services.statistics.tables import TOTAL, Figure, Key, Known, Table
+from services.tally.rollup import Dimension
 
 HIDDEN: Final = "·"
 UNKNOWN: Final = "–"
@@ -24,7 +25,10 @@ COLUMNS: Final = (
     "table", "measure", "unit", "period", "known", "side", "operation", "citizenship", "origin", "count", "status",
     "min_cell", "position", "digest", "fold_version",
 )  # fmt: skip
-"""The columns of CSV; `status` is empty, `suppressed` or `missing`, where nothing was known then."""
+"""The columns of CSV; `status` is empty, `suppressed` or `missing`, where nothing was known then.
+
+Where tables are restricted by a dimension that is none of these, that has a column too, behind `origin`.
+"""
 
 SDMX_COLUMNS: Final = (
     "STRUCTURE", "STRUCTURE_ID", "ACTION", "REF_AREA", "MEASURE", "OPERATION", "CITIZENSHIP", "ORIGIN", "KNOWN",
@@ -68,6 +72,24 @@ class Publication(Struct, frozen=True):
     def stand(self, known: Known) -> Stand:
         """Return where the figures that were known then are true."""
         return self.then if known == "then" and self.then else self.now
+
+
+COLUMNLESS: Final[tuple[Dimension, ...]] = ("section", "coverage", "day", "month", "year")
+"""Dimensions that are a column only where they are restricted."""
+
+
+def _restricted(table: Table) -> dict[str, str]:
+    """Return what a table was restricted to in dimensions that have no column, several values with + between."""
+    return {name: _any_of(table.where[name]) for name in COLUMNLESS if name in table.where}
+
+
+def _any_of(values: Iterable[str], absent: str = "") -> str:
+    return "+".join(value or absent for value in values)
+
+
+def _of(table: Table, field: Dimension, value: str) -> str:
+    """Return what a figure is about; a total over some values only is called by these."""
+    return _any_of(table.where[field]) if value == TOTAL and field in table.where else value
 
 
 Shown: TypeAlias = int | str
@@ -181,6 +203,10 @@ def as_xlsx(publication: Publication) -> bytes:
     for table in publication.tables:
         sheet = book.add_worksheet(table.name)
         headings, rows = spread(table)
+        only = {name: values for name, values in table.where.items() if name not in ("side", "measure")}
+        headings = (*(f"only {name}" for name in only), *headings)
+        rows = [(*(_any_of(values, "none") for values in only.values()), *row) for row in rows]
+        labels = len(only) + len(table.headings)
         sheet.write_string(0, 0, table.title, bold)
         for column, heading in enumerate(headings):
             sheet.write_string(2, column, heading, bold)
@@ -189,14 +215,14 @@ def as_xlsx(publication: Publication) -> bytes:
                 if isinstance(cell, int) and abs(cell) <= _SHEET_EXACT:
                     sheet.write_number(at, column, cell, number)
                 else:
-                    sheet.write_string(at, column, str(cell), right if column >= len(table.headings) else None)
+                    sheet.write_string(at, column, str(cell), right if column >= labels else None)
         end = 3 + len(rows)
         if not rows:
             sheet.write_string(end, 0, NOTHING)
             end += 1
         for at, text in enumerate(notes_on(publication, table), end + 1):
             sheet.write_string(at, 0, text)
-        sheet.freeze_panes(3, len(table.headings))
+        sheet.freeze_panes(3, labels)
         sheet.set_column(0, len(headings) - 1, 16)
     sheet = book.add_worksheet("provenance")
     for at, (name, value) in enumerate(provenance(publication)):
@@ -221,7 +247,8 @@ def as_json(publication: Publication) -> bytes:
             "table": table.name,
             "title": table.title,
             "hidden": _hidden(table),
-            "rows": [_object(figure) for figure in table.figures],
+            "where": table.where,
+            "rows": [_object(table, figure) for figure in table.figures],
         }
         for table in publication.tables
     ]
@@ -236,17 +263,18 @@ def _hidden(table: Table) -> dict[str, int | None]:
     }
 
 
-def _object(figure: Figure) -> dict[str, object]:
+def _object(table: Table, figure: Figure) -> dict[str, object]:
     key = figure.key
     record: dict[str, object] = {
         "measure": key.measure,
         "unit": UNITS[key.measure],
         "period": key.period,
         "known": key.known,
-        "side": key.side,
-        "operation": key.operation,
-        "citizenship": key.citizenship,
-        "origin": key.origin,
+        "side": _of(table, "side", key.side),
+        "operation": _of(table, "operation", key.operation),
+        "citizenship": _of(table, "citizenship", key.citizenship),
+        "origin": _of(table, "origin", key.origin),
+        **_restricted(table),
         "count": figure.count,
     }
     if figure.count is None:
@@ -256,14 +284,24 @@ def _object(figure: Figure) -> dict[str, object]:
 
 def as_csv(publication: Publication) -> bytes:
     """Write a line for each figure of every table, in UTF-8."""
-    return _csv(COLUMNS, ((figure.key.table, *_fields(publication, figure)) for figure in _figures(publication)))
+    return _csv(
+        _with_restricted(publication, COLUMNS, "count"),
+        ((figure.key.table, *_fields(publication, table, figure)) for table, figure in _figures(publication)),
+    )
 
 
-def _fields(publication: Publication, figure: Figure) -> tuple[object, ...]:
+def _with_restricted(publication: Publication, columns: Sequence[str], before: str) -> list[str]:
+    """Return columns with those that the restrictions of the tables add; every table of a call has the same."""
+    at = columns.index(before)
+    added = _restricted(publication.tables[0]) if publication.tables else {}
+    return [*columns[:at], *(name.upper() if before.isupper() else name for name in added), *columns[at:]]
+
+
+def _fields(publication: Publication, table: Table, figure: Figure) -> tuple[object, ...]:
     stand = publication.stand(figure.key.known)
     status = "" if figure.count is not None else "suppressed" if figure.hidden else "missing"
     return (
-        *(value for name, value in _object(figure).items() if name not in ("count", "suppressed", "missing")),
+        *(value for name, value in _object(table, figure).items() if name not in ("count", "suppressed", "missing")),
         "" if figure.count is None else figure.count,
         status,
         publication.min_cell or "",
@@ -274,22 +312,34 @@ def _fields(publication: Publication, figure: Figure) -> tuple[object, ...]:
 
 
 def as_sdmx_csv(publication: Publication) -> bytes:
-    """Write SDMX-CSV 2.0: each table is a dataflow of its own, with the same dimensions."""
-    return _csv(SDMX_COLUMNS, (_observation(publication, figure) for figure in _figures(publication)))
+    """Write SDMX-CSV 2.0: each table is a dataflow of its own, with the same dimensions.
+
+    One that is restricted by a dimension without a column is another dataflow, which has this dimension, too.
+    """
+    return _csv(
+        _with_restricted(publication, SDMX_COLUMNS, "KNOWN"),
+        (_observation(publication, table, figure) for table, figure in _figures(publication)),
+    )
 
 
-def _observation(publication: Publication, figure: Figure) -> tuple[object, ...]:
+def _observation(publication: Publication, table: Table, figure: Figure) -> tuple[object, ...]:
+    def of(field: Dimension, value: str, absent: str) -> str:
+        return _any_of(table.where[field], absent) if value == TOTAL and field in table.where else value or absent
+
+    restricted = _restricted(table)
+    dataflow = "_OF_".join(filter(None, (figure.key.table.upper().replace("-", "_"), "_".join(restricted).upper())))
     key, stand = figure.key, publication.stand(figure.key.known)
     shown = figure.count is not None
     return (
         "dataflow",
-        f"{AGENCY}:{key.table.upper().replace('-', '_')}({VERSION})",
+        f"{AGENCY}:{dataflow}({VERSION})",
         "I",
-        key.side,
+        of("side", key.side, "_Z"),
         key.measure.upper(),
-        key.operation or "_Z",
-        key.citizenship or "_U",
-        key.origin.upper() or "_U",
+        of("operation", key.operation, "_Z"),
+        of("citizenship", key.citizenship, "_U"),
+        of("origin", key.origin, "_U").upper(),
+        *(_any_of(table.where[name], "_Z") for name in COLUMNLESS if name in table.where),
         key.known.upper(),
         _time_period(key),
         figure.count if shown else "",
@@ -311,8 +361,8 @@ def _time_period(key: Key) -> str:
     return f"{first}/P{Period(date.fromisoformat(first), date.fromisoformat(last)).days}D"
 
 
-def _figures(publication: Publication) -> Iterator[Figure]:
-    return (figure for table in publication.tables for figure in table.figures)
+def _figures(publication: Publication) -> Iterator[tuple[Table, Figure]]:
+    return ((table, figure) for table in publication.tables for figure in table.figures)
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

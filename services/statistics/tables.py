@@ -9,13 +9,14 @@ order would tell what is hidden.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
+from functools import cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from msgspec import Struct
 
 from schemas.vocabulary import UNITS, Measure, Side
-from services.statistics.periods import Period
+from services.statistics.periods import Period, period_of
 from services.tally.cells import Tallies
 from services.tally.rollup import Dimension, Selection, Terms, roll_up
 from services.tally.suppression import Atom, suppress
@@ -32,11 +33,15 @@ SMUGGLING: Final[tuple[Measure, ...]] = ("smuggling_cases", "smugglers", "smuggl
 LEFT_OUT: Final[frozenset[Measure]] = frozenset(("nil_reports",))
 """Measures that are in a table only if they are asked for: nothing was counted by them."""
 
+_DAYS: Final[tuple[Dimension, ...]] = ("day", "month", "year")
 _CELL: Final[tuple[Dimension, ...]] = ("side", "operation", "day", "measure", "citizenship", "origin")
 
 
 class Key(NamedTuple):
-    """What a figure sums; `period` is a month, a year, or the first and last day with a stroke between."""
+    """What a figure sums; `period` is a month, a year, or the first and last day with a stroke between.
+
+    A month or a year of which not every day was asked for is such a range of days, never its whole name.
+    """
 
     table: TableName
     measure: Measure
@@ -92,7 +97,7 @@ class Row(Struct, frozen=True):
 class Table(Struct, frozen=True):
     """One table; `small` is how many of its figures are hidden since they are small, `others` how many with them.
 
-    They are published apart only if these are `countable`.
+    They are published apart only if these are `countable`. `where` is what all of it was restricted to.
     """
 
     name: TableName
@@ -103,6 +108,7 @@ class Table(Struct, frozen=True):
     small: int = 0
     others: int = 0
     countable: bool = True
+    where: Mapping[Dimension, tuple[str, ...]] = {}
 
     @property
     def figures(self) -> Iterator[Figure]:
@@ -225,6 +231,7 @@ def _plans(asked: Asked, days: Period) -> dict[TableName, _Plan]:
     chosen = asked.where.get("measure")
     detailed = frozenset(chosen or ("persons",))
     limits = _limits(asked)
+    label = _labels(asked)
 
     def of_sides(*keys: Key) -> Iterator[Key]:
         for key in keys:
@@ -233,15 +240,16 @@ def _plans(asked: Asked, days: Period) -> dict[TableName, _Plan]:
                 yield key._replace(side=TOTAL)
 
     def by_citizenship(key: Key, citizenship: str) -> list[Key]:
-        """The total, and the figure of the citizenship where the table goes by it."""
+        """The total, and the figure of the citizenship where the table goes by it; of only one, that is the total."""
         if key.measure in detailed & BY_CITIZENSHIP:
-            return [key, key._replace(citizenship=citizenship)]
+            member = key._replace(citizenship=citizenship)
+            return [member] if len(asked.where.get("citizenship", ())) == 1 else [key, member]
         return [key]
 
     def months(cell: _Cell) -> Iterator[Key]:
         side, _, day, measure, citizenship, _ = cell
         if measure in detailed and days.has(day):
-            for period in (day[:7], day[:4]):
+            for period in dict.fromkeys((label(day[:7]), label(day[:4]))):
                 yield from of_sides(*by_citizenship(Key("months", measure, period, "now", side), citizenship))
 
     def operations(cell: _Cell) -> Iterator[Key]:
@@ -252,9 +260,11 @@ def _plans(asked: Asked, days: Period) -> dict[TableName, _Plan]:
     def smuggling(cell: _Cell) -> Iterator[Key]:
         side, _, day, measure, _, origin = cell
         if measure in SMUGGLING and days.has(day):
-            total = Key("smuggling", measure, day[:4], "now", side)
-            yield from of_sides(total)
-            if measure in BY_CITIZENSHIP:
+            total = Key("smuggling", measure, label(day[:4]), "now", side)
+            apart = measure in BY_CITIZENSHIP
+            if not (apart and len(asked.where.get("origin", ())) == 1):
+                yield from of_sides(total)
+            if apart:
                 yield from of_sides(total._replace(origin=origin))
 
     plans: dict[TableName, _Plan] = {}
@@ -297,16 +307,46 @@ def _year_to_date(
                 yield from of_sides(*by_citizenship(key, citizenship))
 
     about = {"measure": "measure", "citizenship": "citizenship", "side": "side"}
-    days = f"{this.first} to {this.last} against {last.first} to {last.last}"
+    cut = " (what was known ends there)" if asked.last_day and asked.last_day > this.last else ""
+    days = f"{this.first} to {this.last}{cut} against {last.first} to {last.last}"
     return _Plan(f"Year to date, {days}{_conditions(asked)}", keys, about, columns)
 
 
 def _days(asked: Asked, now: Counted) -> Period:
-    """Return the days that tables are about: those asked for, as far as they are, else those with a count."""
+    """Return the days that tables are about: those asked for, as far as they are, else those with a count.
+
+    It has none, and ends before it begins, where what was asked for has none in common.
+    """
     counted = sorted(cell[3] for cell, count in now.tallies.items() if count) or ["0001-01-01"]
     first = asked.first_day or date.fromisoformat(counted[0])
     last = asked.last_day or date.fromisoformat(counted[-1])
-    return Period(first, max(first, last))
+    for name in _DAYS:
+        if asked.where.get(name):
+            chosen = [period_of(value) for value in asked.where[name]]
+            first = max(first, min(period.first for period in chosen))
+            last = min(last, max(period.last for period in chosen))
+    return Period(first, last)
+
+
+def _labels(asked: Asked) -> Callable[[str], str]:
+    """Return what a month or a year is called: by its name if all its days were asked for, else by the days that were.
+
+    Days that are not all next to each other, as conditions may choose them, are called by the first and the last.
+    """
+    first, last = asked.first_day or date.min, asked.last_day or date.max
+    chosen = [asked.where[name] for name in _DAYS if name in asked.where]
+
+    @cache
+    def label(name: str) -> str:
+        whole = period_of(name)
+        days = [whole.first + timedelta(days=number) for number in range(whole.days)]
+        asked_for = [
+            day for day in days if first <= day <= last and all(day.isoformat().startswith(of) for of in chosen)
+        ]
+        around = Period(asked_for[0], asked_for[-1])
+        return around.name if around.days == len(asked_for) else str(around)
+
+    return label
 
 
 def _limits(asked: Asked) -> str:
@@ -359,6 +399,7 @@ def _table(
         sum(key.table == name for key in hidden.small),
         sum(key.table == name for key in hidden.others),
         hidden.countable,
+        asked.where,
     )
 
 
@@ -372,7 +413,8 @@ def _rank(field: str, value: str, sides: Sequence[Side]) -> tuple[object, ...]:
         case "measure":
             return (_MEASURES.index(value),)
         case "period":
-            return value[:4], len(value) == len("2024"), value
+            first, stroke, last = value.partition("/")
+            return value[:4], first[:7] != last[:7] if stroke else len(value) == len("2024"), value
         case "side" if value in sides:
             return False, False, list(sides).index(Side(value))
         case "origin" if value in _ORIGINS:

@@ -23,7 +23,7 @@ makes several and a named one takes five times as long.
 
 Tallies: TypeAlias = dict[Cell, int]
 
-PARTS: Final = 6
+CELL_PARTS: Final = ("side", "operation", "section", "day", "measure", "citizenship")
 
 
 def cell_text(cell: Cell) -> str:
@@ -34,8 +34,8 @@ def cell_text(cell: Cell) -> str:
 def parse_cell(text: str) -> Cell:
     """Read what `cell_text` wrote; ValueError on anything else."""
     parts = tuple(text.split(SEPARATOR))
-    if len(parts) != PARTS:
-        raise ValueError(f"a cell has {PARTS} parts, this has {len(parts)}")
+    if len(parts) != len(CELL_PARTS):
+        raise ValueError(f"a cell has {len(CELL_PARTS)} parts, this has {len(parts)}")
     return cast("Cell", parts)
 
 

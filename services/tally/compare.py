@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from schemas.claims import Claim, Relation
 from services.tally.cells import Cell, Tallies
+from services.tally.names import unknown_names
 from services.tally.rollup import DIMENSIONS, Dimension, Selection, Terms, roll_up, total
 
 Verdict = Literal["confirmed", "different", "inconsistent"]
@@ -32,8 +33,11 @@ class Disagreement(NamedTuple):
     sql: int
 
 
-class Finding(Struct, frozen=True):
-    """What became of one published figure; `key` is empty for the total, else the breakdown's member."""
+class Finding(Struct, frozen=True, omit_defaults=True):
+    """What became of one published figure; `key` is empty for the total, else the breakdown's member.
+
+    `note` says which names in the claim nothing in the log has, if there are such.
+    """
 
     text: str
     measure: str
@@ -41,6 +45,7 @@ class Finding(Struct, frozen=True):
     published: int
     rebuilt: int
     verdict: Verdict
+    note: str = ""
 
 
 def differences(live: Tallies, rebuilt: Tallies) -> list[Difference]:
@@ -110,7 +115,9 @@ def _judge(claim: Claim, rebuilt: Tallies, terms: Terms) -> Iterable[Finding]:
     relation = _HOLDS[claim.relation]
 
     def finding(key: str, published: int, counted: int, verdict: Verdict) -> Finding:
-        return Finding(claim.text, claim.measure, key, published, counted, verdict)
+        names = claim.where | (dict.fromkeys(claim.breakdown, (key,)) if key else {})
+        note = "; ".join(unknown_names(names, rebuilt, terms))
+        return Finding(claim.text, claim.measure, key, published, counted, verdict, note)
 
     counted = total(rebuilt, selection, terms)
     confirmed = relation(counted, claim.published)

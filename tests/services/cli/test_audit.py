@@ -208,7 +208,8 @@ def test_a_live_cell_that_differs_is_named_with_exit_code_1(
         client.hdel(key, cell)
     outcome = cli("audit")
     assert 1 == outcome.code
-    assert [["cell", "live", "rebuilt"], [cell, (live or b"0").decode(), "4"]] == outcome.table[1:3]
+    at = str(client.xinfo_stream(f"{{{prefix}:SI}}:log")["last-generated-id"], "ascii")
+    assert [["cell", "live", "rebuilt", "from"], [cell, (live or b"0").decode(), "4", at]] == outcome.table[1:3]
     found = cli("audit", "--format", "json")
     assert (1, False) == (found.code, found.json["live_equals_rebuilt"])
 
@@ -219,7 +220,7 @@ def test_a_live_cell_that_should_not_be_is_named(cli: Cli, client: redis.Redis, 
     client.hset(f"{{{prefix}:SI}}:g1:tallies", "SI||ljubljana|2024-03-14|persons|SYR", 3)
     outcome = cli("audit")
     assert 1 == outcome.code
-    assert ["SI||ljubljana|2024-03-14|persons|SYR", "3", "0"] in outcome.table
+    assert ["SI||ljubljana|2024-03-14|persons|SYR", "3", "0", "no event"] in outcome.table
 
 
 def test_live_tallies_that_are_behind_agree_as_far_as_they_reach(
@@ -298,9 +299,19 @@ def test_where_live_and_rebuilt_differ_the_cells_are_in_the_json_too(
     at = found["position"]["SI"]
     [difference] = found["differences"]
     assert ("live", "SI", at) == (difference["kind"], difference["side"], difference["first_position"])
-    assert [named | {"first_position": at}] == difference["cells"]
-    event = {"side": "SI", "position": at, "id": given.uid(1), "type": "apprehension", "revision": 0}
-    assert ([event], 1) == (difference["events"], difference["events_in_all"])
+    text = f"from {at} on the log never again gives the 5 that live holds"
+    begun = {"first_position": at, "followed": True, "events_in_all": 1, "text": text}
+    assert [named | begun] == difference["cells"]
+    [event] = difference["events"]
+    assert {
+        "side": "SI",
+        "position": at,
+        "id": given.uid(1),
+        "type": "apprehension",
+        "revision": 0,
+    }.items() <= event.items()
+    assert [dict(list(named.items())[:6]) | {"change": 4}] == event["cells"]
+    assert 1 == difference["events_in_all"]
 
 
 def test_a_zone_that_was_changed_is_a_setting_to_put_back_and_no_difference(
@@ -322,6 +333,30 @@ def test_a_claims_file_may_begin_with_the_mark_of_an_editor(cli: Cli, claims_fil
 
 def test_a_condition_without_a_value_is_refused(cli: Cli, claims_file: Callable[..., str]) -> None:
     assert_refused(cli("audit", "--claims", claims_file("where = { side = [] }\nequals = 1")), 2, "no value of side")
+
+
+def test_a_misspelt_operation_in_a_claim_is_named(cli: Cli, claims_file: Callable[..., str]) -> None:
+    claims = claims_file('equals = 127\nwhere = { operation = "SI-HR-2024-3" }')
+    outcome = cli("audit", "--claims", claims, "--format", "json", at=AT)
+    said = "unknown operation SI-HR-2024-3; the log knows SI-HR-2024-03"
+    [claim] = outcome.json["claims"]
+    assert (1, "different", said) == (outcome.code, claim["verdict"], claim["note"])
+    printed = cli("audit", "--claims", claims, at=AT).out
+    assert f"- persons: published 127, rebuilt 0 (127 persons); {said}\n" in printed
+    assert f"127 persons; {said}\n" in printed
+    other = claims_file('equals = 0\nwhere = { section = ["koper", "kopr"] }')
+    [claim] = cli("audit", "--claims", other, "--format", "json", at=AT).json["claims"]
+    assert claim["note"].startswith("unknown section kopr; the log knows koper")
+
+
+@pytest.mark.parametrize("command", [["tallies"], ["replay"], ["stats", "months"]])
+def test_a_misspelt_section_of_where_is_named(cli: Cli, command: list[str]) -> None:
+    outcome = cli(*command, "--where", "section=kopr", at=AT)
+    assert 0 == outcome.code
+    assert "--where: unknown section kopr; the log knows koper" in outcome.err
+    assert "unknown" not in cli(*command, "--where", "section=koper", "--where", "operation=", at=AT).err
+    far = cli(*command, "--where", "operation=x", at=AT).err
+    assert "--where: unknown operation x; the log knows SI-HR-2024-03" in far
 
 
 def test_a_claims_file_moves_no_cursor(cli: Cli, claims_file: Callable[..., str]) -> None:

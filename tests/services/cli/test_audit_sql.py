@@ -57,8 +57,11 @@ def test_a_fault_of_the_fold_is_found(
     assert (1, False, False) == (outcome.code, found["live_equals_rebuilt"], found["fold_equals_sql"])
     [parted] = _by_kind(found, "sql")
     cell = {"side": "SI", "operation": "", "section": "koper", "day": "2024-03-14", "measure": "nil_reports"}
-    assert [cell | {"citizenship": "", "fold": 0, "sql": 2}] == parted["cells"]
+    begun = {"first_position": positions[5], "followed": True, "events_in_all": 1}
+    text = f"from {positions[5]} on they differ: there the fold counts 0, SQL 1"
+    assert [cell | {"citizenship": "", "fold": 0, "sql": 2} | begun | {"text": text}] == parted["cells"]
     assert positions[5] == parted["first_position"]
+    assert [0] == [named["change"] for event in parted["events"] for named in event["cells"]]
     assert [("nil-report", given.uid(6), positions[5])] == [
         (event["type"], event["id"], event["position"]) for event in parted["events"]
     ]
@@ -81,6 +84,7 @@ def test_a_fault_of_sql_is_found(
     assert ("sql", "SI", positions[16], 2) == (
         parted["kind"], parted["side"], parted["first_position"], parted["events_in_all"],
     )  # fmt: skip
+    assert [(positions[16], 2)] == [(cell["first_position"], cell["events_in_all"]) for cell in parted["cells"]]
     assert [("AFG", 6, 0)] == [(cell["citizenship"], cell["fold"], cell["sql"]) for cell in parted["cells"]]
     assert [given.uid(17), given.uid(31)] == [event["id"] for event in parted["events"]]
 
@@ -123,7 +127,59 @@ def test_a_live_cell_that_no_entry_made_has_no_position(
     client.hset(f"{{{prefix}:SI}}:g1:tallies", "SI||ljubljana|2024-03-14|persons|SYR", 3)
     [parted] = cli("audit", "--format", "json").json["differences"]
     assert (None, []) == (parted["first_position"], parted["events"])
-    assert "no entry of the log changed these cells" in cli("audit").out
+    [cell] = parted["cells"]
+    text = "no event of the log ever added to it, live holds 3"
+    assert (None, True, 0, text) == tuple(
+        cell[name] for name in ("first_position", "followed", "events_in_all", "text")
+    )
+    shown = cli("audit")
+    assert ["SI||ljubljana|2024-03-14|persons|SYR", "3", "0", "no event"] in shown.table
+    assert f"  SI||ljubljana|2024-03-14|persons|SYR: {text}" in shown.out.splitlines()
+
+
+def test_each_of_several_cells_leads_to_its_own_beginning_and_events(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str
+) -> None:
+    """Many events of one cell hide no event of another, and an event says which cells it is listed for."""
+    busy = [given.apprehension(id=number, persons={"SYR": 2}) for number in range(1, 31)]
+    both = given.apprehension(id=40, persons={"SYR": 2, "AFG": 5}, time="2024-03-14T22:10:00Z")
+    alone = given.apprehension(id=41, persons={"PAK": 7}, section="novo-mesto")
+    positions = record(client, prefix, {"SI": [*busy, both, alone]})["SI"]
+    count(server_url, prefix)
+    key, day = f"{{{prefix}:SI}}:g1:tallies", "2024-03-14"
+    client.hset(key, f"SI||koper|{day}|persons|SYR", 1)
+    client.hset(key, f"SI||koper|{day}|persons|AFG", 12)
+    client.hdel(key, f"SI||novo-mesto|{day}|persons|PAK")
+    client.hset(key, f"SI||atlantis|{day}|persons|SYR", 3)
+    found = cli("audit", "--format", "json").json
+    [parted] = found["differences"]
+    cells = {(cell["section"], cell["citizenship"]): cell for cell in parted["cells"]}
+    begun = {
+        ("koper", "SYR"): (positions[0], 31), ("koper", "AFG"): (positions[30], 1),
+        ("novo-mesto", "PAK"): (positions[31], 1), ("atlantis", "SYR"): (None, 0),
+    }  # fmt: skip
+    assert begun == {name: (cell["first_position"], cell["events_in_all"]) for name, cell in cells.items()}
+    listed: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for event in parted["events"]:
+        for named in event["cells"]:
+            listed.setdefault((named["section"], named["citizenship"]), []).append((event["position"], named["change"]))
+    assert listed == {
+        ("koper", "SYR"): [(position, 2) for position in positions[:20]],
+        ("koper", "AFG"): [(positions[30], 5)],
+        ("novo-mesto", "PAK"): [(positions[31], 7)],
+    }
+    assert 32 == parted["events_in_all"]
+    [event] = [event for event in parted["events"] if event["position"] == positions[30]]
+    assert ("2024-03-14T22:10:00Z", "koper") == (event["time"], event["section"])
+    shown = cli("audit")
+    assert [f"SI||koper|{day}|persons|AFG", "12", "5", positions[30]] in shown.table
+    lines = shown.out.splitlines()
+    begins = f"from {positions[30]} on the log never again gives the 12 that live holds"
+    at = lines.index(f"  SI||koper|{day}|persons|AFG: {begins}")
+    assert (
+        f"    SI {positions[30]}  2024-03-14T22:10:00+00:00  koper  apprehension  +5  {given.uid(40)}" == lines[at + 1]
+    )
+    assert "    and 28 more events" in lines
 
 
 def _claims(tmp_path: Path, claim: str) -> str:
@@ -162,7 +218,9 @@ def test_a_figure_that_never_was_right_has_the_events_behind_it(
     outcome = cli("audit", "--claims", claims, "--format", "json")
     total, member = outcome.json["differences"]
     assert (20, 30) == (len(total["events"]), total["events_in_all"])
+    assert {1} == {sum(cell["change"] for cell in event["cells"]) for event in total["events"]}
     assert "at no position did the log give the published figure" in total["text"]
+    assert "persons AFG: no event of the log ever added to it" == member["text"]
     assert ("AFG", 0, None) == (member["cells"][0]["key"], member["events_in_all"], member["first_position"])
     assert "    and 10 more events" in cli("audit", "--claims", claims).out
 

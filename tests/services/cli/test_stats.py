@@ -271,6 +271,35 @@ def test_days_may_be_chosen(cli: Cli) -> None:
         assert expected(row, tallies_at(END), then) == row["count"]
 
 
+@pytest.mark.parametrize("output_format", ["table", "markdown", "csv", "json", "sdmx-csv"])
+def test_a_period_that_is_not_over_ends_where_what_is_known_does(cli: Cli, output_format: str) -> None:
+    args = ("stats", "year-to-date", "--as-of", LEAP_EVENING, "--to", "2024-12-31", "--format", output_format)
+    outcome = cli(*args, at=AT)
+    assert "year-to-date: up to 2024-02-29 only, the day of the as-of moment, and not 2024-12-31" in outcome.err
+    assert "2024-12-31" not in outcome.out
+    if output_format in ("table", "markdown", "json"):
+        assert (
+            "Year to date, 2024-01-01 to 2024-02-29 (what was known ends there) against 2023-01-01 to 2023-02-28"
+            in outcome.out
+        )
+    uncut = cli(*args[:4], "--format", output_format, at=AT)
+    assert ("", uncut.out) == (uncut.err, outcome.out.replace(" (what was known ends there)", ""))
+
+
+def test_a_part_of_a_month_is_not_called_the_month(cli: Cli) -> None:
+    args = ("stats", "months", "--where", "section=koper", "--from", "2024-02-29", "--to", "2024-03-31")
+    now = {cell: count for cell, count in tallies_at(END).items() if "2024-02-29" <= cell[3] <= "2024-03-31"}
+    found = cli(*args, "--format", "csv", at=AT).csv
+    assert ["2024-02-29/2024-02-29", "2024-03", "2024-02-29/2024-03-31"] == list(
+        dict.fromkeys(row["period"] for row in found)
+    )
+    for row in found:
+        assert ("koper", expected(row, now, {})) == (row["section"], int(row["count"]))
+    text = cli(*args, at=AT).out
+    assert not re.search(r"persons +(2024|2024-02) ", text)
+    assert re.search(r"persons +2024-02-29/2024-03-31 ", text)
+
+
 def test_conditions_choose_cells(cli: Cli) -> None:
     published = stats(cli, "months", "operations", "--where", f"operation={OPERATION}", "--where", "side=HR")
     now = {cell: n for cell, n in tallies_at(END).items() if cell[0] == "HR" and cell[1] == OPERATION}
@@ -541,6 +570,14 @@ def test_a_trimmed_log_has_the_same_tables(
         (["--from", "2024-13-01"], ["--from '2024-13-01'", "a date such as"]),
         (["--from", "2024-03-15", "--to", "2024-03-14"], ["--from 2024-03-15 lies after --to 2024-03-14"]),
         (["year-to-date", "--from", "2031-01-01"], ["year-to-date", "begin on 2031-01-01", "--from and --to"]),
+        (
+            ["--from", "2024-03-01"],
+            ["year-to-date", "from 2024-03-01 to 2025-01-01", "one year", "name the other tables"],
+        ),
+        (
+            ["year-to-date", "--from", "2023-06-01", "--to", "2024-03-01"],
+            ["more than one year's days", "--from and --to"],
+        ),
         (["--to", "0001-01-01"], ["year-to-date", "no year comes before the year 1"]),
         (["--as-of", "yesterday"], ["--as-of 'yesterday'", "a time with an offset"]),
         (["--as-of", "2024-03-14T12:00:00"], ["--as-of", "a time with an offset"]),

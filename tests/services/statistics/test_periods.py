@@ -14,6 +14,7 @@ from services.statistics.periods import (
     Period,
     day_year_before,
     moment_year_before,
+    period_of,
     position_at,
     received,
     year_to_date,
@@ -78,6 +79,54 @@ def test_other_days_may_be_chosen() -> None:
     moment = at("2024-06-30T12:00:00Z")
     assert "2024-03-01/2024-06-30" == str(year_to_date(moment, [ZAGREB], date(2024, 3, 1), None))
     assert "2023-01-01/2023-02-28" == str(year_to_date(moment, [ZAGREB], None, date(2023, 2, 28)))
+
+
+def test_no_day_is_of_the_future() -> None:
+    """Of it nothing is known, while all of last year's is."""
+    moment = at("2024-06-29T22:30:00Z")
+    assert "2024-01-01/2024-06-30" == str(year_to_date(moment, [ZAGREB], None, date(2024, 12, 31)))
+    assert "2024-03-01/2024-06-30" == str(year_to_date(moment, [ZAGREB], date(2024, 3, 1), date(2025, 1, 1)))
+
+
+@given(
+    st.datetimes(datetime(2020, 1, 1), datetime(2026, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001  # bounds
+    st.none() | st.dates(date(2019, 1, 1), date(2027, 1, 1)),
+    st.none() | st.dates(date(2019, 1, 1), date(2027, 1, 1)),
+)
+def test_no_day_is_in_both_years_and_both_have_ended(moment: datetime, first: date | None, last: date | None) -> None:
+    try:
+        this = year_to_date(moment, [ZAGREB], first, last)
+    except ValueError:
+        return
+    before = this.year_before()
+    assert before.last < this.first
+    assert this.last <= moment.astimezone(ZAGREB).date()
+    assert 0 <= (this.days - before.days) <= 1 or (before.days - this.days) == 1
+    assert (this.first.month, this.last.month) == (before.first.month, before.last.month)
+
+
+@pytest.mark.parametrize(("first", "last"), [("2023-03-01", None), ("2023-03-01", "2024-03-01")])
+def test_more_than_a_year_is_refused(first: str, last: str | None) -> None:
+    with pytest.raises(ValueError, match=r"from 2023-03-01 to 2024-.*, which is more than one year's days"):
+        year_to_date(
+            at("2024-06-30T12:00:00Z"), [ZAGREB], date.fromisoformat(first), date.fromisoformat(last) if last else None
+        )
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "name"),
+    [
+        ("2024-01-01", "2024-12-31", "2024"), ("2024-02-01", "2024-02-29", "2024-02"),
+        ("2024-02-01", "2024-02-28", "2024-02-01/2024-02-28"), ("2024-01-01", "2024-12-30", "2024-01-01/2024-12-30"),
+        ("2023-02-01", "2023-02-28", "2023-02"), ("2023-01-01", "2024-12-31", "2023-01-01/2024-12-31"),
+        ("2024-03-14", "2024-03-14", "2024-03-14/2024-03-14"),
+    ],
+)  # fmt: skip
+def test_only_a_whole_month_or_year_has_its_name(first: str, last: str, name: str) -> None:
+    period = Period(date.fromisoformat(first), date.fromisoformat(last))
+    assert name == period.name
+    if "/" not in name:
+        assert period == period_of(name)
 
 
 def test_days_that_are_no_period_are_refused() -> None:
