@@ -25,6 +25,15 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give this worker's data folder, also to the commands it starts: archives never come from a home folder."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(folder))
+        yield folder / "fieldtally"
+
+
 @pytest.fixture
 def prefix() -> str:
     """Give a prefix of key names that no other test of this server has: so nothing needs to be emptied."""
@@ -46,11 +55,11 @@ def fresh_server(tmp_path: Path) -> Iterator[OwnServer]:
 
 
 @pytest.fixture
-def settings_for(prefix: str) -> Callable[..., Settings]:
+def settings_for(prefix: str, data_folder: Path) -> Callable[..., Settings]:
     """Build settings for this test's prefix from a server's address and further variables, such as `SIDES=…`."""
 
     def build(url: str, **environ: str) -> Settings:
-        named = {"REDIS_URL": url, "PREFIX": prefix} | environ
+        named = {"REDIS_URL": url, "PREFIX": prefix, "DATA_DIR": str(data_folder)} | environ
         return read_settings({f"FIELDTALLY_{name}": text for name, text in named.items()})
 
     return build
