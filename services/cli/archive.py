@@ -53,12 +53,12 @@ def archive(context: click.Context, until: str | None, output_format: Format) ->
             raise UsageError("--until belongs to `fieldtally archive` alone")
         return
     chosen = settings()
-    last = read_as_of(until, "--until") if until is not None else None
+    last = read_as_of(chosen, until, "--until")
     with server_url(chosen) as url:
         reached = replace(chosen, redis_url=url)
         extents = run_async(log_extents(reached))
         waiting = sum(extent.entries - extent.archived for extent in extents.values())
-        works = {str(side.side): partial(_write, reached, url, side, last) for side in chosen.sides}
+        works = {str(side.side): partial(_write, reached, url, side, last.get(side.side)) for side in chosen.sides}
         written = run_forked(works, lambda: progress("archiving", waiting))
     records = []
     for side, segments in zip(chosen.sides, written, strict=True):

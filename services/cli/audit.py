@@ -28,7 +28,7 @@ from services.cli.output import (
     printable,
     progress,
 )
-from services.cli.selectors import read_as_of, read_value
+from services.cli.selectors import NOT_CUT, AsOf, read_as_of, read_value
 from services.cli.server import SideStore, log_extents, server_url, side_stores
 from services.replay.audit import Live, Verdict, compare, read_live, terms
 from services.replay.processes import histories_of_sides, replay_sides
@@ -84,7 +84,7 @@ def audit(claims_file: str | None, as_of: str | None, output_format: Format) -> 
     """
     chosen = settings()
     claims = read_claims(chosen, claims_file) if claims_file is not None else None
-    found = audited(chosen, claims, read_as_of(as_of) if as_of is not None else None)
+    found = audited(chosen, claims, read_as_of(chosen, as_of))
     if output_format == "json":
         print(msgspec.json.format(msgspec.json.encode(as_json(found)), indent=2).decode())
     else:
@@ -121,12 +121,13 @@ def read_claims(chosen: Settings, path: str) -> Claims:
     return claims
 
 
-def audited(chosen: Settings, claims: Claims | None, as_of: Position | None = None) -> Audit:
+def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> Audit:
     """Audit every side, with a progress bar."""
     with server_url(chosen) as url:
         lives = run_async(_lives(replace(chosen, redis_url=url)))
-        entries = sum(extent.entries for extent in run_async(log_extents(replace(chosen, redis_url=url))).values())
-        ends = {live.side.side: _earlier(live.log_end, as_of) for live in lives}
+        extents = run_async(log_extents(replace(chosen, redis_url=url), as_of))
+        entries = sum(extent.entries for extent in extents.values())
+        ends = {live.side.side: _earlier(live.log_end, as_of.get(live.side.side)) for live in lives}
         stops = {live.side.side: sorted([live.position, ends[live.side.side]], key=order) for live in lives}
         states = replay_sides(chosen, url, stops, lambda: progress("auditing", entries))
         rebuilt = []

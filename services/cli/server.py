@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from schemas.vocabulary import Side
+from schemas.vocabulary import START, Side, order
 from services.cli.output import note
+from services.cli.selectors import NOT_CUT, AsOf
 from services.replay.audit import Audited
 from services.replay.rebuild import Rebuildable
 from services.runtime.embedded import embedded_server, ended, restarting
@@ -165,10 +166,22 @@ async def side_stores(settings: Settings) -> AsyncIterator[list[SideStore]]:
             await client.aclose()
 
 
-async def log_extents(settings: Settings) -> dict[Side, LogExtent]:
-    """Return how far the log of every side reaches; DamagedLogError if one no longer reaches its live tallies."""
+async def log_extents(settings: Settings, as_of: AsOf = NOT_CUT) -> dict[Side, LogExtent]:
+    """Return how far the log of every side reaches, and say of which `as_of` lies before its beginning.
+
+    DamagedLogError if a log no longer reaches its live tallies.
+    """
     async with side_stores(settings) as stores:
+        await note_early(stores, as_of)
         return {store.side.side: await _extent(store) for store in stores}
+
+
+async def note_early(stores: Iterable[SideStore], as_of: AsOf) -> None:
+    """Say of which sides nothing had been recorded by then: what is empty for that must not look like a finding."""
+    for store in stores:
+        stop = as_of.get(store.side.side)
+        if stop and (first := await store.log.read_after(START, 1)) and order(first[0].position) > order(stop):
+            note(f"side {store.side.side}: nothing had been recorded by {stop}; its log begins at {first[0].position}")
 
 
 async def _extent(store: SideStore) -> LogExtent:

@@ -26,12 +26,13 @@ from schemas.vocabulary import Side
 from services.control_room.book import joined_digest
 from services.control_room.export import Export, Filters, as_csv, export, name_of
 from services.control_room.page import FIRST_DAY, LAST_DAY, THEMES, View, login_page, page, trouble_page
-from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, EXAMPLES_LOCAL, Past, lies_ahead, read_at
+from services.control_room.past import Past, lies_ahead, read_at
 from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
 from services.control_room.streams import Audience, Stream, Streams, write_id
 from services.control_room.words import LANGUAGES, Language, words, words_json
 from services.runtime.errors import FieldtallyError, UsageError
+from services.runtime.stops import EXAMPLE_POSITION, EXAMPLE_TIME, EXAMPLES_LOCAL
 from services.tally.fold import FOLD_VERSION
 
 HttpRequest = Request[Any, Any, Any]
