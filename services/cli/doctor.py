@@ -148,6 +148,9 @@ def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
     damage = DamagedLogError.exit_code
     if lacking := extent.lacks(checkpoint):
         return Finding("wrong", f"{side} log", lacking, "entries were lost: restore the log from a copy", damage)
+    if extent.mixed:
+        found = f"{extent.archived:,} entries in an archive that the log of this server never held all of"
+        return Finding("wrong", f"{side} log", found, extent.mixed, damage)
     if extent.lost:
         found = f"{extent.lost:,} of {many(extent.appended, 'entry', 'entries')} gone"
         return Finding("wrong", f"{side} log", found, "no replay is possible: restore the log from a copy", damage)

@@ -17,6 +17,7 @@ from services.cli.server import SideStore, note_early, side_stores
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
 from services.store.contract import Entry
+from services.store.loading import require_one_log
 from services.tally.fold import BY_FIELD, EVENT_FIELD, arrive
 
 COLUMNS: Final = ("position", "side", "type", "operation", "device", "no")
@@ -66,6 +67,8 @@ async def _print(
 ) -> None:
     columns = CSV_COLUMNS if output_format == "csv" else COLUMNS
     async with side_stores(chosen) as stores:
+        for store in stores:
+            require_one_log(store.side.side, await store.log.extent())
         await note_early(stores, end)
         at = {store.side.side: start.get(store.side.side, START) for store in stores}
         printed = 0

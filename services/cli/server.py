@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -19,7 +19,7 @@ from services.cli.selectors import NOT_CUT, AsOf
 from services.replay.audit import Audited
 from services.replay.rebuild import Rebuildable
 from services.runtime.embedded import embedded_server, ended, restarting
-from services.runtime.errors import UnreachableError, UnsoundTalliesError
+from services.runtime.errors import DamagedLogError, UnreachableError, UnsoundTalliesError
 from services.runtime.keeper import end_with_parent
 from services.runtime.settings import ENV_PREFIX, Settings, SideSettings
 from services.store.connection import check_server, connect
@@ -27,7 +27,7 @@ from services.store.contract import LogExtent
 from services.store.generations import RedisGenerations
 from services.store.glance import RedisGlance
 from services.store.keys import PartitionKeys
-from services.store.loading import load_fitting
+from services.store.loading import load_fitting, require_one_log
 from services.store.requeued import RedisRequeued
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import WholeLog, open_log
@@ -169,11 +169,22 @@ async def side_stores(settings: Settings) -> AsyncIterator[list[SideStore]]:
 async def log_extents(settings: Settings, as_of: AsOf = NOT_CUT) -> dict[Side, LogExtent]:
     """Return how far the log of every side reaches, and say of which `as_of` lies before its beginning.
 
-    DamagedLogError if a log no longer reaches its live tallies.
+    DamagedLogError if a log no longer reaches its live tallies, or an archive is not that of its log.
     """
     async with side_stores(settings) as stores:
+        extents = {store.side.side: await _extent(store) for store in stores}
         await note_early(stores, as_of)
-        return {store.side.side: await _extent(store) for store in stores}
+        return extents
+
+
+async def require_own_archives(stores: Iterable[SideStore]) -> None:
+    """Raise DamagedLogError where an archive is ahead of its log: what is appended there would make one of two logs."""
+    for store in stores:
+        foreign = ""
+        with suppress(DamagedLogError):  # whoever appends needs no archive, and learns by it what the log takes
+            foreign = (await store.log.extent()).foreign
+        if foreign:
+            raise DamagedLogError(f"side {store.side.side}: {foreign}")
 
 
 async def note_early(stores: Iterable[SideStore], as_of: AsOf) -> None:
@@ -186,6 +197,8 @@ async def note_early(stores: Iterable[SideStore], as_of: AsOf) -> None:
 
 async def _extent(store: SideStore) -> LogExtent:
     try:
-        return (await load_fitting(store.side, store.log, store.store)).extent
+        extent = (await load_fitting(store.side, store.log, store.store)).extent
     except UnsoundTalliesError:  # the log may be whole all the same, and a replay needs nothing else
-        return await store.log.extent()
+        extent = await store.log.extent()
+    require_one_log(store.side.side, extent)
+    return extent

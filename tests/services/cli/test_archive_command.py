@@ -349,8 +349,45 @@ def test_an_auditor_with_a_copy_of_the_folder_gets_the_same_replay_from_an_empty
     assert audited.json["position"] == {"SI": log.positions[-1]}
     refused = there("project", "--until-caught-up")
     assert refused.code == 4
-    assert f"the archive has {LENGTH} entries up to {log.positions[-1]}" in refused.err
-    assert_refused(there("archive"), 4, "on this server never held")
+    assert f"has {LENGTH} entries up to {log.positions[-1]}" in refused.err
+    assert_refused(there("archive"), 4, "the log of this server never held")
+    (tmp_path / "more.ndjson").write_bytes(apprehension(id=9_001) + b"\n")
+    for adding in (("import", str(tmp_path / "more.ndjson")), ("simulate", "--reports", "1")):
+        assert_refused(there(*adding), 4, str(copy), "the log of this server never held", "FIELDTALLY_DATA_DIR")
+    assert there("audit", "--format", "json").json == audited.json, "nothing was added"
+
+
+READINGS = (
+    ("replay",), ("tallies", "--as-of", "2099-01-01"), ("audit",), ("stats",), ("events",), ("events", "--limit", "1"),
+    ("sql", "SELECT 1"), ("archive",), ("archive", "trim", "--older-than", "0h"), ("project", "--until-caught-up"),
+    ("rebuild",),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [3, LENGTH + 30])
+def test_an_archive_that_is_not_that_of_the_log_is_not_read_as_a_part_of_it(
+    log: Log, client: redis.Redis, tmp_path: Path, own: int
+) -> None:
+    log.done("archive")
+    client.delete(log.key, f"{{{log.prefix}:SI}}:g1:checkpoint", f"{{{log.prefix}:SI}}:g1:tallies")
+    feed(client, log.prefix, "SI", [entry(apprehension(id=number)) for number in range(1, own + 1)])
+    for args in READINGS:
+        refused = log.run(*args)
+        assert (refused.code, refused.out) == (4, ""), args
+        assert "some of which the log of this server never held: restore the log, or set FIELDTALLY_DATA_DIR" in (
+            refused.err
+        ), args
+        assert str(log.folder) in refused.err, args
+    doctor = log.run("doctor", "--format", "json")
+    assert doctor.code == 4
+    [found] = [one for one in doctor.json if one["what"] == "SI log"]
+    assert found["state"] == "wrong"
+    assert str(log.folder) in found["next_step"]
+    (tmp_path / "more.ndjson").write_bytes(apprehension(id=9_001) + b"\n")
+    assert_refused(log.run("import", str(tmp_path / "more.ndjson")), 4, "never held")
+    assert len(log_of(client, log.prefix, "SI")) == own
+    shutil.rmtree(log.archives)
+    assert log.run("replay").code == 0
 
 
 def test_where_the_tallies_are_gone_after_a_trim_a_replay_has_them_and_the_projector_says_what_to_do(log: Log) -> None:
