@@ -146,6 +146,42 @@ def test_trim_takes_out_what_is_old_and_says_how_much(log: Log) -> None:
     assert gone == {"side": "SI", "trimmed": 100, "left": 20, "archived": 100}
 
 
+def test_trim_says_why_it_leaves_what_it_leaves(log: Log) -> None:
+    trim = ("archive", "trim", "--older-than")
+    assert f"SI: left in Redis: {LENGTH} not archived yet (`fieldtally archive`)\n" in log.done(*trim, "0h").err
+    log.done("archive", "--until", log.positions[99])
+    assert "SI: left in Redis: 20 not archived yet (`fieldtally archive`), 100 younger than 1h\n" in (
+        log.done(*trim, "1h").err
+    )
+    feed(log.client, log.prefix, "SI", [entry(apprehension(id=number)) for number in range(8_001, 8_006)])
+    log.done("archive")
+    assert "SI: left in Redis: 5 not in the live tallies yet (is `fieldtally project` running?)\n" in (
+        log.done(*trim, "0h").err
+    )
+    log.done("project", "--until-caught-up")
+    assert "left in Redis" not in log.done(*trim, "0h").err
+    assert "HR: nothing to trim: the log is empty" in log.run(*trim, "0h", SIDES="HR:Europe/Zagreb:HRV").err
+
+
+def test_trim_takes_nothing_of_any_side_while_the_archive_of_one_is_not_as_written(log: Log) -> None:
+    both = {"SIDES": "HR:Europe/Zagreb:HRV," + SI_ONLY}
+    feed(log.client, log.prefix, "HR", [entry(apprehension(id=number, side="HR")) for number in range(1, 10)])
+    assert log.run("project", "--until-caught-up", **both).code == 0
+    assert log.run("archive", **both).code == 0
+    segment = log.folder / "000001.parquet"
+    written = segment.read_bytes()
+    segment.write_bytes(written[:-9] + bytes([written[-9] ^ 1]) + written[-8:])
+    refused = log.run("archive", "trim", "--older-than", "0h", **both)
+    assert_refused(refused, 4, str(segment), "altered", "nothing is trimmed")
+    assert (len(log_of(log.client, log.prefix, "HR")), len(log_of(log.client, log.prefix, "SI"))) == (9, LENGTH)
+    segment.write_bytes(written)
+    with writing(folder_of(log.archives, log.prefix), SI):
+        busy = log.run("archive", "trim", "--older-than", "0h", "--format", "json", **both)
+    assert busy.code == 2
+    assert busy.json == [{"side": "HR", "trimmed": 9, "left": 0, "archived": 9}], "it says what it did before it ends"
+    assert "somebody archives side SI" in busy.err
+
+
 def test_trim_takes_out_nothing_that_the_projector_has_not_counted(log: Log) -> None:
     more = feed(log.client, log.prefix, "SI", [entry(apprehension(id=number)) for number in range(5)])
     log.done("archive")
