@@ -25,7 +25,7 @@ from services.store.connection import Client, connect
 from services.store.contract import LogExtent
 from services.store.keys import PartitionKeys
 from services.store.loading import load_fitting
-from services.store.segments import Segment, archive_folder, read_manifest
+from services.store.segments import MANIFEST, Segment, archive_folder, read_manifest
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import WholeLog, open_log
 
@@ -97,7 +97,7 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
     Names each segment that was altered, dropped, swapped, doubled or cut, and each altered line of the manifest.
     Somebody who rewrites files and manifest together is found out only by a head that was kept elsewhere: give it with
     --head.
-    Exit code 0: everything is as it was written; 4: it is not.
+    Exit code 0: everything is as it was written; 4: it is not; 2: there is no archive of a side, or nothing in any.
     """
     # DuckDB and PyArrow are for those who archive.
     from services.archive.verify import archive_size, verify_archive  # noqa: PLC0415
@@ -107,6 +107,12 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
         raise UsageError("--head takes the 64 digits that `fieldtally archive` printed for a side, and needs --side")
     sides = [chosen.side(side)] if side is not None else list(chosen.sides)
     folders = {one.side: archive_folder(chosen.archive_dir, chosen.prefix, one.side) for one in sides}
+    without = [one for one, folder in folders.items() if not (folder.exists() or chosen.archive_dir.is_file())]
+    if len(without) == len(folders):
+        raise UsageError(
+            f"there is no archive of {', '.join(without)} in {chosen.archive_dir}, so nothing was verified: set "
+            "FIELDTALLY_DATA_DIR to the folder that holds `archive`, or restore it from a copy"
+        )
     with progress("verifying, bytes", sum(map(archive_size, folders.values()))) as advance:
         verified = [verify_archive(folder, one, head, advance) for one, folder in folders.items()]
     records: list[dict[str, Any]] = []
@@ -118,15 +124,24 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
             if segment.file not in broken
         ]
         records += [{"side": flaw.side, "file": flaw.file, "verdict": flaw.wrong} for flaw in one.flaws]
+        if one.side in without:
+            records.append({"side": one.side, "file": MANIFEST, "verdict": "there is no archive of this side"})
     print_records(records, VERIFIED_COLUMNS, output_format, f"archive in {chosen.archive_dir}")
     flaws = [flaw for one in verified for flaw in one.flaws]
     for one in verified:
-        if not one.flaws:
+        if not one.flaws and not one.manifest.segments:
+            note(f"{one.side}: nothing to verify: no entry is archived in {folders[one.side]}")
+        elif not one.flaws:
             count = many(one.manifest.entries, "entry", "entries")
             note(f"{one.side}: {count} to {one.manifest.end} as written; head {one.manifest.head}")
     if flaws:
         note(f"{many(len(flaws), 'file')} not as written: restore from a copy, then verify again")
-    return DamagedLogError.exit_code if flaws else 0
+    if not flaws:
+        note("whether that is all that the server gave up to this archive, the server knows: `fieldtally doctor`")
+    if flaws:
+        return DamagedLogError.exit_code
+    nothing = without or not any(one.manifest.segments for one in verified)
+    return UsageError.exit_code if nothing else 0
 
 
 @command("trim", "archive trim --older-than 90d", "archive trim --older-than 36h --side SI")

@@ -34,7 +34,7 @@ from services.replay.audit import Live, Verdict, compare, read_live, terms
 from services.replay.processes import histories_of_sides, replay_sides
 from services.runtime.clock import now
 from services.runtime.errors import UsageError
-from services.runtime.settings import Settings
+from services.runtime.settings import Settings, hide_password
 from services.tally.cells import cell_text
 from services.tally.compare import Finding, unknown_dimension
 from services.tally.fold import State
@@ -123,10 +123,17 @@ def read_claims(chosen: Settings, path: str) -> Claims:
 
 def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> Audit:
     """Audit every side, with a progress bar."""
-    with server_url(chosen) as url:
+    with server_url(chosen, reading=True) as url:
         lives = run_async(_lives(replace(chosen, redis_url=url)))
         extents = run_async(log_extents(replace(chosen, redis_url=url), as_of))
         entries = sum(extent.entries for extent in extents.values())
+        if not entries:
+            where = hide_password(chosen.redis_url) if chosen.redis_url else f"the embedded server in {chosen.data_dir}"
+            raise UsageError(
+                f"there is no log or archive here, so nothing was audited: no side ({', '.join(extents)}) has an entry "
+                f"on {where} under the prefix {chosen.prefix!r}, or in {chosen.archive_dir}; set FIELDTALLY_REDIS_URL "
+                "or FIELDTALLY_DATA_DIR to where they are"
+            )
         ends = {live.side.side: _earlier(live.log_end, as_of.get(live.side.side)) for live in lives}
         stops = {live.side.side: sorted([live.position, ends[live.side.side]], key=order) for live in lives}
         states = replay_sides(chosen, url, stops, lambda: progress("auditing", entries))

@@ -63,7 +63,7 @@ async def _examine(chosen: Settings) -> list[Finding]:
         for name in misspelt_settings()
     ]
     try:
-        async with side_stores(chosen) as stores:
+        async with side_stores(chosen, reading=True) as stores:
             findings += _server(server, await stores[0].log.stream.server_info())
             requeued = Counter(side for side, _ in await requeued_of(stores))
             for store in stores:

@@ -66,7 +66,7 @@ async def _print(
     chosen: Settings, start: AsOf, end: AsOf, limit: int | None, output_format: Format, *, follow: bool
 ) -> None:
     columns = CSV_COLUMNS if output_format == "csv" else COLUMNS
-    async with side_stores(chosen) as stores:
+    async with side_stores(chosen, reading=True) as stores:
         for store in stores:
             require_one_log(store.side.side, await store.log.extent())
         await note_early(stores, end)

@@ -19,7 +19,7 @@ from services.cli.selectors import NOT_CUT, AsOf
 from services.replay.audit import Audited
 from services.replay.rebuild import Rebuildable
 from services.runtime.embedded import embedded_server, ended, restarting
-from services.runtime.errors import DamagedLogError, UnreachableError, UnsoundTalliesError
+from services.runtime.errors import DamagedLogError, UnreachableError, UnsoundTalliesError, UsageError
 from services.runtime.keeper import end_with_parent
 from services.runtime.settings import ENV_PREFIX, Settings, SideSettings
 from services.store.connection import check_server, connect
@@ -55,10 +55,18 @@ class SideStore(NamedTuple):
 
 
 @contextmanager
-def server_url(settings: Settings) -> Iterator[str]:
-    """Yield the address of the server; without one in the settings, the embedded one serves as long as this lasts."""
+def server_url(settings: Settings, *, reading: bool = False) -> Iterator[str]:
+    """Yield the address of the server; without one in the settings, the embedded one serves as long as this lasts.
+
+    Who only reads makes no data folder: UsageError if there is none.
+    """
     if settings.redis_url:
         yield settings.redis_url
+    elif reading and not settings.data_dir.exists():
+        raise UsageError(
+            f"there is no log and no archive in {settings.data_dir}: set FIELDTALLY_DATA_DIR to the folder that has "
+            "them, or FIELDTALLY_REDIS_URL to the server; `fieldtally import` or `up` begin a log there"
+        )
     else:
         with embedded_server(settings.data_dir, announce=note) as url:
             try:
@@ -144,9 +152,9 @@ def program_beside(command: str, url: str, **changed: str) -> Iterator[Program]:
 
 
 @asynccontextmanager
-async def side_stores(settings: Settings) -> AsyncIterator[list[SideStore]]:
-    """Yield the log and tallies of every side."""
-    with server_url(settings) as url:
+async def side_stores(settings: Settings, *, reading: bool = False) -> AsyncIterator[list[SideStore]]:
+    """Yield the log and tallies of every side; `reading` as `server_url` takes it."""
+    with server_url(settings, reading=reading) as url:
         client = connect(url)
         try:
             await check_server(client, url)

@@ -56,7 +56,7 @@ def sql(*, query: str | None, as_of: str | None, schema: bool, output_format: Fo
         raise UsageError(f"sql: there is no query; {_NEXT_STEP}")
     chosen = settings()
     until = read_as_of(chosen, as_of)
-    with server_url(chosen) as url:
+    with server_url(chosen, reading=True) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url)))
         _ask(chosen, url, extents, until, query, output_format)
 

@@ -134,7 +134,7 @@ def _published(
     chosen: Settings, tables: Sequence[TableName], selection: Selection, until: AsOf, min_cell: int
 ) -> Publication:
     zones = {side.side: side.zone for side in chosen.sides}
-    with server_url(chosen) as url:
+    with server_url(chosen, reading=True) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url), until))
         last = until or {side: extent.last for side, extent in extents.items()}
         moment = _moment(max(last.values(), key=order))

@@ -74,7 +74,7 @@ def replay(
 
 
 async def _live(chosen: Settings) -> list[State]:
-    async with side_stores(chosen) as stores:
+    async with side_stores(chosen, reading=True) as stores:
         return [await live_state(store) for store in stores]
 
 
@@ -89,7 +89,7 @@ async def live_state(side_store: SideStore) -> State:
 
 
 def _rebuilt(chosen: Settings, until: AsOf) -> list[State]:
-    with server_url(chosen) as url:
+    with server_url(chosen, reading=True) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url), until))
         stops = {side: [until.get(side, extent.last)] for side, extent in extents.items()}
         entries = sum(extent.entries for extent in extents.values())

@@ -138,6 +138,22 @@ def test_verify_needs_no_server(log: Log) -> None:
     assert outcome.code == 0, outcome.err
 
 
+def test_nothing_verified_is_not_as_written(log: Log) -> None:
+    assert_refused(
+        log.run("archive", "verify"), 2, "there is no archive of SI", str(log.archives), "FIELDTALLY_DATA_DIR"
+    )
+    log.folder.mkdir(parents=True)
+    nothing = log.run("archive", "verify")
+    assert (nothing.code, "nothing to verify: no entry is archived" in nothing.err) == (2, True)
+    log.done("archive")
+    written = log.done("archive", "verify").err
+    assert f"SI: {LENGTH} entries to {log.positions[-1]} as written" in written
+    assert "the server knows: `fieldtally doctor`" in written
+    both = log.run("archive", "verify", "--format", "json", SIDES="HR:Europe/Zagreb:HRV," + SI_ONLY)
+    assert both.code == 2
+    assert {"side": "HR", "file": MANIFEST, "verdict": "there is no archive of this side"} in both.json
+
+
 def test_trim_takes_out_what_is_old_and_says_how_much(log: Log) -> None:
     log.done("archive", "--until", log.positions[99])
     [kept] = log.done("archive", "trim", "--older-than", "1h", "--format", "json").json
