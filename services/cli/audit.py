@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from schemas.claims import Claim, Claims, Relation, decode_claims
 from schemas.screen import AuditShown
-from schemas.vocabulary import UNITS, Position, order
+from schemas.vocabulary import UNITS, Position, Side, order
 from services.cli.command import FileName, command, run_async, settings
 from services.cli.output import (
     Figure,
@@ -59,6 +59,8 @@ class Audit(Struct, frozen=True):
     verdict: Verdict
     parted: list[Parted]
     look_at: list[Item]
+    copies: frozenset[Side] = frozenset()
+    """The sides of which only an archive was read: their server was never given a log."""
 
 
 @command(
@@ -88,7 +90,7 @@ def audit(claims_file: str | None, as_of: str | None, output_format: Format) -> 
     if output_format == "json":
         print(msgspec.json.format(msgspec.json.encode(as_json(found)), indent=2).decode())
     else:
-        print_verdict(found.verdict, claims, found.parted, found.look_at)
+        print_verdict(found.verdict, claims, found.parted, found.look_at, found.copies)
     return 0 if found.verdict.clean else 1
 
 
@@ -169,7 +171,8 @@ def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> A
                 parted = explain_all(question, histories, engine)
             looked = [*look_at(engine), *missing_numbers([at_end for _, at_end in rebuilt])]
         run_async(_note(replace(chosen, redis_url=url), verdict))
-        return Audit(verdict, parted, looked)
+        copies = frozenset(side for side, extent in extents.items() if extent.apart)
+        return Audit(verdict, parted, looked, copies)
 
 
 def _earlier(end: Position, as_of: Position | None) -> Position:
@@ -239,7 +242,11 @@ def _few_of_each(items: Sequence[Item]) -> Iterator[dict[str, str]]:
 
 
 def print_verdict(
-    verdict: Verdict, claims: Claims | None, parted: Iterable[Parted] = (), look_at: Sequence[Item] = ()
+    verdict: Verdict,
+    claims: Claims | None,
+    parted: Iterable[Parted] = (),
+    look_at: Sequence[Item] = (),
+    copies: Collection[Side] = (),
 ) -> None:
     """Print the audit for a person: what was compared, what deserves a look, and last what became of the claims."""
     explained = {kind: [one for one in parted if one.kind == kind] for kind in ("live", "sql", "claim")}
@@ -261,7 +268,9 @@ def print_verdict(
         for one in explained["sql"]:
             print_explained(one)
     for side, entries in verdict.entries_behind.items():
-        if entries:
+        if side in copies:
+            note(f"side {side}: this server has an archive and no log, so there are no live tallies to compare")
+        elif entries:
             behind = many(entries, "entry", "entries")
             note(f"side {side}: {behind} not in the live tallies yet; is the projector running?")
     print(f"rebuilt: position {', '.join(f'{side} {at}' for side, at in verdict.position.items())}")

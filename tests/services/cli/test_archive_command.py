@@ -399,6 +399,8 @@ def test_an_auditor_with_a_copy_of_the_folder_gets_the_same_replay_from_an_empty
     audited = there("audit", "--format", "json")
     assert audited.code == 0, audited.err
     assert audited.json["position"] == {"SI": log.positions[-1]}
+    assert "SI: this server has an archive and no log" in there("audit").err
+    assert "projector" not in there("audit").err
     refused = there("project", "--until-caught-up")
     assert refused.code == 4
     assert f"has {LENGTH} entries up to {log.positions[-1]}" in refused.err
