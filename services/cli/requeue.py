@@ -116,6 +116,8 @@ async def _requeue(chosen: Settings, asked: _Asked, output_format: Format) -> in
     if total := sum(done.values()):
         counts = ", ".join(f"{count:,} {status}" for status, count in done.items() if count or status == "parked")
         note(f"{many(total, 'entry', 'entries')}: {counts}")
+    else:
+        note(f"nothing is parked for {asked.reason} on side {asked.side}, so nothing was requeued")
     return 1 if done["parked"] else 0
 
 
