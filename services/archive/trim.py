@@ -7,9 +7,10 @@ the server notes how far it was trimmed and by which archive: whoever reads the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from schemas.vocabulary import START, Position, order, preceding
+from schemas.vocabulary import START, Position, Side, order, preceding
 from services.archive.verify import verify_archive
 from services.archive.writer import writing
 from services.runtime.errors import DamagedLogError
@@ -42,10 +43,7 @@ async def trim_log(
                 f"{archive.folder} is not the archive of the log of side {archive.side} on this server, or the log was "
                 "set back; nothing is trimmed"
             )
-        verified = verify_archive(archive.folder, archive.side)
-        if verified.flaws:
-            flaw = verified.flaws[0]
-            raise DamagedArchiveError(f"{archive.folder / flaw.file}: {flaw.wrong}; nothing is trimmed")
+        require_as_written(archive.folder, archive.side)
         last = min(archive.end, counted, key=order)
         taken, position = 0, START
         while True:
@@ -66,6 +64,12 @@ async def trim_log(
             await stream.trim(Trimmed(position, archive.manifest.entries, archive.manifest.head))
             taken += len(entries)
             on_progress(len(entries))
+
+
+def require_as_written(folder: Path, side: Side) -> None:
+    """Raise DamagedArchiveError if a file of a side's archive is not what was written."""
+    if flaws := verify_archive(folder, side).flaws:
+        raise DamagedArchiveError(f"{folder / flaws[0].file}: {flaws[0].wrong}; nothing is trimmed")
 
 
 def _archived(archive: Archive, before: Position, entries: list[Entry]) -> bool:

@@ -55,11 +55,7 @@ async def archive_log(
     with writing(archive.folder, archive.side):
         extent = await WholeLog(stream, archive).extent()
         if extent.apart:
-            raise DamagedLogError(
-                f"{archive.folder} has {extent.archived:,} entries up to {extent.archive_end}, some of which the log "
-                f"of side {archive.side} on this server never held: restore the log, or set FIELDTALLY_DATA_DIR to "
-                "the folder of this server's archive"
-            )
+            raise DamagedLogError(f"side {archive.side}: {extent.foreign}")
         if extent.lost:
             raise DamagedLogError(
                 f"the log of side {archive.side} has lost entries: {extent.trimmed:,} are no longer in the stream, and "

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 from msgspec.structs import asdict, replace
@@ -18,13 +18,14 @@ from services.cli.output import Format, format_option, many, note, print_records
 from services.cli.selectors import read_as_of
 from services.cli.server import log_extents, server_url
 from services.runtime.clock import now
-from services.runtime.errors import DamagedLogError, UsageError
+from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
 from services.runtime.forked import Advance, run_forked
 from services.runtime.settings import Settings, SideSettings
 from services.store.connection import Client, connect
+from services.store.contract import LogExtent
 from services.store.keys import PartitionKeys
 from services.store.loading import load_fitting
-from services.store.segments import Segment, archive_folder, read_manifest
+from services.store.segments import MANIFEST, Segment, archive_folder, read_manifest
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import WholeLog, open_log
 
@@ -53,12 +54,12 @@ def archive(context: click.Context, until: str | None, output_format: Format) ->
             raise UsageError("--until belongs to `fieldtally archive` alone")
         return
     chosen = settings()
-    last = read_as_of(until, "--until") if until is not None else None
+    last = read_as_of(chosen, until, "--until")
     with server_url(chosen) as url:
         reached = replace(chosen, redis_url=url)
         extents = run_async(log_extents(reached))
         waiting = sum(extent.entries - extent.archived for extent in extents.values())
-        works = {str(side.side): partial(_write, reached, url, side, last) for side in chosen.sides}
+        works = {str(side.side): partial(_write, reached, url, side, last.get(side.side)) for side in chosen.sides}
         written = run_forked(works, lambda: progress("archiving", waiting))
     records = []
     for side, segments in zip(chosen.sides, written, strict=True):
@@ -96,7 +97,7 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
     Names each segment that was altered, dropped, swapped, doubled or cut, and each altered line of the manifest.
     Somebody who rewrites files and manifest together is found out only by a head that was kept elsewhere: give it with
     --head.
-    Exit code 0: everything is as it was written; 4: it is not.
+    Exit code 0: everything is as it was written; 4: it is not; 2: there is no archive of a side, or nothing in any.
     """
     # DuckDB and PyArrow are for those who archive.
     from services.archive.verify import archive_size, verify_archive  # noqa: PLC0415
@@ -106,6 +107,12 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
         raise UsageError("--head takes the 64 digits that `fieldtally archive` printed for a side, and needs --side")
     sides = [chosen.side(side)] if side is not None else list(chosen.sides)
     folders = {one.side: archive_folder(chosen.archive_dir, chosen.prefix, one.side) for one in sides}
+    without = [one for one, folder in folders.items() if not (folder.exists() or chosen.archive_dir.is_file())]
+    if len(without) == len(folders):
+        raise UsageError(
+            f"there is no archive of {', '.join(without)} in {chosen.archive_dir}, so nothing was verified: set "
+            "FIELDTALLY_DATA_DIR to the folder that holds `archive`, or restore it from a copy"
+        )
     with progress("verifying, bytes", sum(map(archive_size, folders.values()))) as advance:
         verified = [verify_archive(folder, one, head, advance) for one, folder in folders.items()]
     records: list[dict[str, Any]] = []
@@ -117,15 +124,24 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
             if segment.file not in broken
         ]
         records += [{"side": flaw.side, "file": flaw.file, "verdict": flaw.wrong} for flaw in one.flaws]
+        if one.side in without:
+            records.append({"side": one.side, "file": MANIFEST, "verdict": "there is no archive of this side"})
     print_records(records, VERIFIED_COLUMNS, output_format, f"archive in {chosen.archive_dir}")
     flaws = [flaw for one in verified for flaw in one.flaws]
     for one in verified:
-        if not one.flaws:
+        if not one.flaws and not one.manifest.segments:
+            note(f"{one.side}: nothing to verify: no entry is archived in {folders[one.side]}")
+        elif not one.flaws:
             count = many(one.manifest.entries, "entry", "entries")
             note(f"{one.side}: {count} to {one.manifest.end} as written; head {one.manifest.head}")
     if flaws:
         note(f"{many(len(flaws), 'file')} not as written: restore from a copy, then verify again")
-    return DamagedLogError.exit_code if flaws else 0
+    if not flaws:
+        note("whether that is all that the server gave up to this archive, the server knows: `fieldtally doctor`")
+    if flaws:
+        return DamagedLogError.exit_code
+    nothing = without or not any(one.manifest.segments for one in verified)
+    return UsageError.exit_code if nothing else 0
 
 
 @command("trim", "archive trim --older-than 90d", "archive trim --older-than 36h --side SI")
@@ -135,8 +151,9 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
 def trim(older_than: str, side: str | None, output_format: Format) -> None:
     """Take out of Redis what is archived, verified, counted and older than a limit.
 
-    The archive is verified first, and each piece compared with it before it goes. Replays, amendments and duplicates of
-    old reports go on working: they are read from the archive, so gateway, projector and control room need its folder.
+    The archives of all these sides are verified first, and each piece compared with them before it goes; of what is
+    left it says why. Replays, amendments and duplicates of old reports go on working: they are read from the archive,
+    so gateway, projector and control room need its folder.
     """
     chosen = settings()
     before_ms = int((now() - _age(older_than)).timestamp() * 1_000)
@@ -144,19 +161,24 @@ def trim(older_than: str, side: str | None, output_format: Format) -> None:
     with server_url(chosen) as url:
         reached = replace(chosen, redis_url=url)
         entries = sum(extent.length for extent in run_async(log_extents(reached)).values())
+        # All before anything goes; each once more when its turn comes, since another may have been at it meanwhile.
+        run_forked({str(one.side): partial(_verify, reached, one) for one in sides})
         works = {str(one.side): partial(_trim, reached, url, one, before_ms) for one in sides}
-        taken = run_forked(works, lambda: progress("trimming", entries))
+        outcomes = run_forked(works, lambda: progress("trimming", entries))
         extents = run_async(log_extents(reached))
-    records = [
-        {
-            "side": one.side,
-            "trimmed": count,
-            "left": extents[one.side].length,
-            "archived": extents[one.side].archived,
-        }
-        for one, count in zip(sides, taken, strict=True)
-    ]
-    print_records(records, TRIMMED_COLUMNS, output_format, "trimmed")
+    records, failures = [], []
+    for one, outcome in zip(sides, outcomes, strict=True):
+        if isinstance(outcome, FieldtallyError):
+            failures.append(outcome)
+            continue
+        extent = extents[one.side]
+        records.append({"side": one.side, "trimmed": outcome.taken, "left": extent.length, "archived": extent.archived})
+        if why := _why_left(extent, outcome.counted, older_than):
+            note(f"{one.side}: {why}")
+    if records or not failures:
+        print_records(records, TRIMMED_COLUMNS, output_format, "trimmed")
+    if failures:
+        raise failures[0]
 
 
 archive.add_command(list_segments)
@@ -179,15 +201,48 @@ def _write(
     return asyncio.run(_on(chosen, url, side, lambda log, _: archive_log(log.stream, log.archive, until, advance)))
 
 
-def _trim(chosen: Settings, url: str, side: SideSettings, before_ms: int, advance: Advance) -> int:
+class _Taken(NamedTuple):
+    """How many entries went, and how many the live tallies had counted."""
+
+    taken: int
+    counted: int
+
+
+def _trim(chosen: Settings, url: str, side: SideSettings, before_ms: int, advance: Advance) -> _Taken | FieldtallyError:
+    """Trim one side; what keeps it from that is returned, and the others go on."""
     from services.archive.trim import trim_log  # noqa: PLC0415  # see verify
 
-    async def work(log: WholeLog, client: Client) -> int:
+    async def work(log: WholeLog, client: Client) -> _Taken:
         store = RedisTallyStore(client, url, PartitionKeys(chosen.prefix, side.side))
-        counted = (await load_fitting(side, log, store)).checkpoint.position
-        return await trim_log(log.stream, log.archive, counted, before_ms, advance)
+        counted = (await load_fitting(side, log, store)).checkpoint
+        taken = await trim_log(log.stream, log.archive, counted.position, before_ms, advance)
+        return _Taken(taken, counted.entries)
 
-    return asyncio.run(_on(chosen, url, side, work))
+    try:
+        return asyncio.run(_on(chosen, url, side, work))
+    except FieldtallyError as error:
+        return error
+
+
+def _verify(chosen: Settings, side: SideSettings, _: Advance) -> None:
+    from services.archive.trim import require_as_written  # noqa: PLC0415  # see verify
+
+    require_as_written(archive_folder(chosen.archive_dir, chosen.prefix, side.side), side.side)
+
+
+def _why_left(extent: LogExtent, counted: int, older_than: str) -> str:
+    """Say why a stream still holds what it holds; the empty string if it holds nothing."""
+    to_archive = min(extent.length, max(0, extent.entries - extent.archived))
+    to_count = min(extent.length - to_archive, max(0, extent.archived - counted))
+    younger = extent.length - to_archive - to_count
+    reasons = [
+        f"{to_archive:,} not archived yet (`fieldtally archive`)" if to_archive else "",
+        f"{to_count:,} not in the live tallies yet (is `fieldtally project` running?)" if to_count else "",
+        f"{younger:,} younger than {older_than}" if younger else "",
+    ]
+    if not extent.entries:
+        return "nothing to trim: the log is empty"
+    return f"left in Redis: {', '.join(filter(None, reasons))}" if extent.length else ""
 
 
 async def _on(

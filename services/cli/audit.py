@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from schemas.claims import Claim, Claims, Relation, decode_claims
 from schemas.screen import AuditShown
-from schemas.vocabulary import UNITS, Position, order
+from schemas.vocabulary import UNITS, Position, Side, order
 from services.cli.command import FileName, command, run_async, settings
 from services.cli.output import (
     Figure,
@@ -28,13 +28,13 @@ from services.cli.output import (
     printable,
     progress,
 )
-from services.cli.selectors import read_as_of, read_value
+from services.cli.selectors import NOT_CUT, AsOf, read_as_of, read_value
 from services.cli.server import SideStore, log_extents, server_url, side_stores
 from services.replay.audit import Live, Verdict, compare, read_live, terms
 from services.replay.processes import histories_of_sides, replay_sides
 from services.runtime.clock import now
 from services.runtime.errors import UsageError
-from services.runtime.settings import Settings
+from services.runtime.settings import Settings, hide_password
 from services.tally.cells import CELL_PARTS, Cell, cell_text
 from services.tally.compare import Finding, unknown_dimension
 from services.tally.fold import State
@@ -63,6 +63,8 @@ class Audit(Struct, frozen=True):
     verdict: Verdict
     parted: list[Parted]
     look_at: list[Item]
+    copies: frozenset[Side] = frozenset()
+    """The sides of which only an archive was read: their server was never given a log."""
 
 
 @command(
@@ -88,11 +90,11 @@ def audit(claims_file: str | None, as_of: str | None, output_format: Format) -> 
     """
     chosen = settings()
     claims = read_claims(chosen, claims_file) if claims_file is not None else None
-    found = audited(chosen, claims, read_as_of(as_of) if as_of is not None else None)
+    found = audited(chosen, claims, read_as_of(chosen, as_of))
     if output_format == "json":
         print(msgspec.json.format(msgspec.json.encode(as_json(found)), indent=2).decode())
     else:
-        print_verdict(found.verdict, claims, found.parted, found.look_at)
+        print_verdict(found.verdict, claims, found.parted, found.look_at, found.copies)
     return 0 if found.verdict.clean else 1
 
 
@@ -125,12 +127,20 @@ def read_claims(chosen: Settings, path: str) -> Claims:
     return claims
 
 
-def audited(chosen: Settings, claims: Claims | None, as_of: Position | None = None) -> Audit:
+def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> Audit:
     """Audit every side, with a progress bar."""
-    with server_url(chosen) as url:
+    with server_url(chosen, reading=True) as url:
         lives = run_async(_lives(replace(chosen, redis_url=url)))
-        entries = sum(extent.entries for extent in run_async(log_extents(replace(chosen, redis_url=url))).values())
-        ends = {live.side.side: _earlier(live.log_end, as_of) for live in lives}
+        extents = run_async(log_extents(replace(chosen, redis_url=url), as_of))
+        entries = sum(extent.entries for extent in extents.values())
+        if not entries:
+            where = hide_password(chosen.redis_url) if chosen.redis_url else f"the embedded server in {chosen.data_dir}"
+            raise UsageError(
+                f"there is no log or archive here, so nothing was audited: no side ({', '.join(extents)}) has an entry "
+                f"on {where} under the prefix {chosen.prefix!r}, or in {chosen.archive_dir}; set FIELDTALLY_REDIS_URL "
+                "or FIELDTALLY_DATA_DIR to where they are"
+            )
+        ends = {live.side.side: _earlier(live.log_end, as_of.get(live.side.side)) for live in lives}
         stops = {live.side.side: sorted([live.position, ends[live.side.side]], key=order) for live in lives}
         states = replay_sides(chosen, url, stops, lambda: progress("auditing", entries))
         rebuilt = []
@@ -165,7 +175,8 @@ def audited(chosen: Settings, claims: Claims | None, as_of: Position | None = No
                 parted = explain_all(question, histories, engine)
             looked = [*look_at(engine), *missing_numbers([at_end for _, at_end in rebuilt])]
         run_async(_note(replace(chosen, redis_url=url), verdict))
-        return Audit(verdict, parted, looked)
+        copies = frozenset(side for side, extent in extents.items() if extent.apart)
+        return Audit(verdict, parted, looked, copies)
 
 
 def _earlier(end: Position, as_of: Position | None) -> Position:
@@ -235,7 +246,11 @@ def _few_of_each(items: Sequence[Item]) -> Iterator[dict[str, str]]:
 
 
 def print_verdict(
-    verdict: Verdict, claims: Claims | None, parted: Iterable[Parted] = (), look_at: Sequence[Item] = ()
+    verdict: Verdict,
+    claims: Claims | None,
+    parted: Iterable[Parted] = (),
+    look_at: Sequence[Item] = (),
+    copies: Collection[Side] = (),
 ) -> None:
     """Print the audit for a person: what was compared, what deserves a look, and last what became of the claims."""
     explained = {kind: [one for one in parted if one.kind == kind] for kind in ("live", "sql", "claim")}
@@ -259,7 +274,9 @@ def print_verdict(
         for one in explained["sql"]:
             print_cells(one)
     for side, entries in verdict.entries_behind.items():
-        if entries:
+        if side in copies:
+            note(f"side {side}: this server has an archive and no log, so there are no live tallies to compare")
+        elif entries:
             behind = many(entries, "entry", "entries")
             note(f"side {side}: {behind} not in the live tallies yet; is the projector running?")
     print(f"rebuilt: position {', '.join(f'{side} {at}' for side, at in verdict.position.items())}")

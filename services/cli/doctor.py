@@ -10,9 +10,10 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from schemas.screen import AuditShown
 from schemas.tallies import Checkpoint
 from services.cli.command import command, misspelt_settings, run_async, settings
-from services.cli.output import Format, format_option, many, print_records
+from services.cli.output import Format, format_option, many, print_records, progress
 from services.cli.requeue import requeued_of
 from services.cli.server import SideStore, side_stores
 from services.runtime.errors import DamagedLogError, FieldtallyError, UnsoundTalliesError, UsageError
@@ -20,7 +21,10 @@ from services.runtime.settings import Settings, SideSettings, hide_password
 from services.store.contract import LogExtent
 from services.store.generations import number
 from services.store.loading import require_zone
+from services.store.segments import archive_folder
 from services.store.tally_store import REBUILD
+from services.tally.cells import Tallies
+from services.tally.digest import state_digest
 from services.tally.fold import FOLD_VERSION
 from services.tally.numbers import missing_count
 
@@ -42,14 +46,35 @@ class Finding(Struct, frozen=True):
 @command("doctor", "doctor", "doctor --format json")
 @format_option()
 def doctor(output_format: Format) -> int:
-    """Check settings, server, logs and tallies.
+    """Check settings, server, logs, tallies, and that every file of the archive is as it was written.
 
     Exit code 0: nothing is wrong; 1: something is; 3: the server cannot be reached; 4: a log has lost entries.
     """
-    findings = run_async(_examine(settings()))
+    chosen = settings()
+    findings = [*run_async(_examine(chosen)), *_archives(chosen)]
     records = [{name: asdict(finding)[name] for name in COLUMNS} for finding in findings]
     print_records(records, COLUMNS, output_format, "doctor")
     return max(finding.exit_code for finding in findings)
+
+
+def _archives(chosen: Settings) -> Iterator[Finding]:
+    """Verify the archive of each side that has one."""
+    folders = {one.side: archive_folder(chosen.archive_dir, chosen.prefix, one.side) for one in chosen.sides}
+    if not any(folder.exists() for folder in folders.values()):
+        return
+    # PyArrow is for those who have an archive.
+    from services.archive.verify import archive_size, verify_archive  # noqa: PLC0415
+
+    with progress("verifying, bytes", sum(map(archive_size, folders.values()))) as advance:
+        verified = [verify_archive(folder, side, on_progress=advance) for side, folder in folders.items()]
+    for one in verified:
+        what = f"{one.side} archive"
+        if one.flaws:
+            found = f"{one.flaws[0].file}: {one.flaws[0].wrong}"
+            step = "`fieldtally archive verify` names every file; restore them from a copy"
+            yield Finding("wrong", what, found, step, DamagedLogError.exit_code)
+        elif one.manifest.segments:
+            yield Finding("ok", what, f"{many(len(one.manifest.segments), 'segment')} as written")
 
 
 async def _examine(chosen: Settings) -> list[Finding]:
@@ -63,7 +88,7 @@ async def _examine(chosen: Settings) -> list[Finding]:
         for name in misspelt_settings()
     ]
     try:
-        async with side_stores(chosen) as stores:
+        async with side_stores(chosen, reading=True) as stores:
             findings += _server(server, await stores[0].log.stream.server_info())
             requeued = Counter(side for side, _ in await requeued_of(stores))
             for store in stores:
@@ -100,6 +125,7 @@ async def _side(store: SideStore, requeued: int) -> list[Finding]:
     findings = [
         _log(side, extent, checkpoint),
         _tallies(store.side, extent, checkpoint, present=stored.checkpoint is not None),
+        *_audited(side, await store.glance.audit(), checkpoint, stored.tallies),
     ]
     parked = checkpoint.counters.parked
     if parked:
@@ -144,10 +170,24 @@ async def _generations(store: SideStore) -> list[Finding]:
     return [Finding("look", f"{store.side.side} generations", f"beside {live}: {names}", next_step)]
 
 
+def _audited(side: str, audit: AuditShown | None, checkpoint: Checkpoint, tallies: Tallies) -> Iterator[Finding]:
+    """Hold the tallies against what the last audit found equal: no cell is compared with the log here."""
+    if audit is None:
+        return
+    if audit.position == checkpoint.position and audit.digest != state_digest(tallies):
+        found = f"other tallies at {audit.position} than those that were found equal to the log there"
+        yield Finding("wrong", f"{side} audit", found, "`fieldtally audit` names the cells", 1)
+        return
+    yield Finding("ok", f"{side} audit", f"last found equal to the log at {audit.position}, {audit.at:%Y-%m-%dT%H:%M}Z")
+
+
 def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
     damage = DamagedLogError.exit_code
     if lacking := extent.lacks(checkpoint):
         return Finding("wrong", f"{side} log", lacking, "entries were lost: restore the log from a copy", damage)
+    if extent.mixed:
+        found = f"{extent.archived:,} entries in an archive that the log of this server never held all of"
+        return Finding("wrong", f"{side} log", found, extent.mixed, damage)
     if extent.lost:
         found = f"{extent.lost:,} of {many(extent.appended, 'entry', 'entries')} gone"
         return Finding("wrong", f"{side} log", found, "no replay is possible: restore the log from a copy", damage)
@@ -169,4 +209,8 @@ def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint, *, p
         return Finding(
             "look", what, f"{many(behind, 'entry', 'entries')} behind the log", "is `fieldtally project` running?"
         )
-    return Finding("ok", what, f"at {checkpoint.position}, nothing behind")
+    return Finding(
+        "ok",
+        what,
+        f"at {checkpoint.position}, nothing behind; whether the cells are right, only `fieldtally audit` says",
+    )

@@ -12,11 +12,12 @@ from schemas.events import TYPE_PREFIX, Event
 from schemas.vocabulary import START, Position, order
 from services.cli.command import Whole, command, run_async, settings
 from services.cli.output import Format, RecordWriter, format_option
-from services.cli.selectors import read_as_of
-from services.cli.server import SideStore, side_stores
+from services.cli.selectors import AsOf, read_as_of
+from services.cli.server import SideStore, note_early, side_stores
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
 from services.store.contract import Entry
+from services.store.loading import require_one_log
 from services.tally.fold import BY_FIELD, EVENT_FIELD, arrive
 
 COLUMNS: Final = ("position", "side", "type", "operation", "device", "no")
@@ -52,29 +53,29 @@ def events(
     json, ndjson and csv have the whole events; an entry that is none has a `problem`.
     """
     chosen = settings()
-    if side is not None:
-        chosen = msgspec.structs.replace(chosen, sides=(chosen.side(side),))
     if follow and as_of is not None:
         raise UsageError("--as-of ends where --follow goes on: give one of them")
-    start = read_as_of(after, "--after") if after is not None else START
-    end = read_as_of(as_of) if as_of is not None else None
+    start = read_as_of(chosen, after, "--after")
+    end = read_as_of(chosen, as_of)
+    if side is not None:
+        chosen = msgspec.structs.replace(chosen, sides=(chosen.side(side),))
     run_async(_print(chosen, start, end, limit, output_format, follow=follow))
 
 
 async def _print(
-    chosen: Settings, start: Position, end: Position | None, limit: int | None, output_format: Format, *, follow: bool
+    chosen: Settings, start: AsOf, end: AsOf, limit: int | None, output_format: Format, *, follow: bool
 ) -> None:
     columns = CSV_COLUMNS if output_format == "csv" else COLUMNS
-    async with side_stores(chosen) as stores:
-        at = {store.side.side: start for store in stores}
+    async with side_stores(chosen, reading=True) as stores:
+        for store in stores:
+            require_one_log(store.side.side, await store.log.extent())
+        await note_early(stores, end)
+        at = {store.side.side: start.get(store.side.side, START) for store in stores}
         printed = 0
         with RecordWriter(columns, output_format, WIDTHS) as writer:
             while True:
                 came = 0
-                for side, entry in await _next(stores, at):
-                    if end and order(entry.position) > order(end):
-                        came = 0
-                        break
+                for side, entry in await _next(stores, at, end):
                     at[side.side.side] = entry.position
                     writer.write(_record(side, entry, output_format))
                     came += 1
@@ -94,9 +95,15 @@ async def _wait(side_store: SideStore, position: Position) -> None:
     await side_store.log.read_after(position, 1, block_ms=WAIT_MS)
 
 
-async def _next(stores: list[SideStore], at: dict[Any, Position]) -> list[tuple[SideStore, Entry]]:
+async def _next(stores: list[SideStore], at: AsOf, end: AsOf) -> list[tuple[SideStore, Entry]]:
     """Return the next entries of all sides in the order of receipt, up to where the slowest reading ends."""
-    read = [(store, await store.log.read_after(at[store.side.side], BATCH)) for store in stores]
+    read = []
+    for store in stores:
+        side = store.side.side
+        entries = await store.log.read_after(at[side], BATCH)
+        if side in end:
+            entries = [entry for entry in entries if order(entry.position) <= order(end[side])]
+        read.append((store, entries))
     # Beyond the last position read of a side, another side's entries may come after this side's next ones.
     horizon = min((order(entries[-1].position) for _, entries in read if entries), default=None)
     merged = [

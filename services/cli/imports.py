@@ -17,7 +17,7 @@ import click
 from schemas.vocabulary import Side
 from services.cli.command import FileName, command, run_async, settings
 from services.cli.output import Format, RecordWriter, format_option, many, note, progress
-from services.cli.server import SideStore, side_stores
+from services.cli.server import SideStore, require_own_archives, side_stores
 from services.gateway.admission import EVENT_BYTES_MAX, Admitted, admit
 from services.runtime.errors import FieldtallyError, UsageError
 from services.runtime.settings import Settings
@@ -56,6 +56,7 @@ async def _import(chosen: Settings, lines: IO[bytes], size: int, output_format: 
     rest = "; the rest was not read"
     try:
         async with side_stores(chosen) as stores:
+            await require_own_archives(stores)
             by_side = {store.side.side: store for store in stores}
             with (
                 progress("importing bytes", size, rows_meanwhile=True) as on_progress,

@@ -88,7 +88,7 @@ def in_words(requeued: Requeued) -> str:
 
 
 async def _all() -> list[dict[str, Any]]:
-    async with side_stores(settings()) as stores:
+    async with side_stores(settings(), reading=True) as stores:
         requeued = await requeued_of(stores)
         return [
             {"side": store.side.side, "position": position, "reason": entry.reason, "detail": entry.detail}
@@ -103,7 +103,7 @@ async def _one(position: str, side: str | None) -> list[tuple[SideStore, Parked,
     if side is not None:
         chosen.side(side)
     found = []
-    async with side_stores(chosen) as stores:
+    async with side_stores(chosen, reading=True) as stores:
         requeued = await requeued_of(stores)
         at = Position(position)
         for store in stores:

@@ -16,7 +16,7 @@ from schemas.tallies import Parked, Requeued
 from schemas.vocabulary import TEXT_MAX, ParkedReason, Position, Side, order
 from services.cli.command import command, run_async, settings
 from services.cli.output import Format, RecordWriter, format_option, many, note
-from services.cli.server import SideStore, side_stores
+from services.cli.server import SideStore, require_own_archives, side_stores
 from services.gateway.admission import Admitted, Held, admit, settle
 from services.gateway.tail import Identity, identity_of, name_of
 from services.runtime.clock import now
@@ -89,6 +89,7 @@ def user() -> str:
 async def _requeue(chosen: Settings, asked: _Asked, output_format: Format) -> int:
     done = {"parked": 0}
     async with side_stores(chosen) as stores:
+        await require_own_archives(stores)
         logs = {store.side.side: _Log(store) for store in stores}
         source = logs[asked.side].store
         parked = await source.store.parked()
@@ -115,6 +116,8 @@ async def _requeue(chosen: Settings, asked: _Asked, output_format: Format) -> in
     if total := sum(done.values()):
         counts = ", ".join(f"{count:,} {status}" for status, count in done.items() if count or status == "parked")
         note(f"{many(total, 'entry', 'entries')}: {counts}")
+    else:
+        note(f"nothing is parked for {asked.reason} on side {asked.side}, so nothing was requeued")
     return 1 if done["parked"] else 0
 
 

@@ -1,18 +1,33 @@
-"""The selectors that `tallies` and `replay` share: which cells to sum, by what, and up to which position."""
+"""The selectors that commands share: which cells to sum, by what, and up to which position."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from typing import Any, Final, TypeAlias
 
 import click
 
-from schemas.vocabulary import CITIZENSHIPS, LAST_SEQUENCE, NAME_RULE, UNITS, Position, is_name
+from schemas.vocabulary import CITIZENSHIPS, NAME_RULE, UNITS, Position, Side, is_name, order
+from services.cli.output import note
+from services.runtime.clock import now
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
+from services.runtime.stops import (
+    EXAMPLE_POSITION,
+    EXAMPLE_TIME,
+    EXAMPLES_LOCAL,
+    ahead,
+    read_positions,
+    read_stops,
+)
 from services.tally.rollup import DIMENSIONS, MIXED_UNITS, Dimension, Selection
+
+AsOf: TypeAlias = Mapping[Side, Position]
+"""The last position that is taken of each side."""
+
+NOT_CUT: Final[AsOf] = {}
 
 _SHAPES: Final[dict[str, tuple[str, str]]] = {
     "day": (r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date such as 2024-03-14"),
@@ -60,24 +75,38 @@ def read_selection(
     return selection
 
 
-def read_as_of(text: str, option: str = "--as-of") -> Position:
-    """Read a position, or a time of receipt as the last position that it includes."""
-    if found := re.fullmatch(r"([0-9]{1,20})-([0-9]{1,20})", text):
-        if max(int(found[1]), int(found[2])) <= LAST_SEQUENCE:
-            return Position(text)
-    elif re.fullmatch(r"[0-9]{11,15}", text):
-        return Position(f"{text}-{LAST_SEQUENCE}")
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
+def read_as_of(settings: Settings, text: str | None, option: str = "--as-of") -> AsOf:
+    """Read a position or a time, and say of it what may not be obvious; without one, no side has a stop.
+
+    UsageError names the option, what is wrong, and what may be written.
+    """
+    if text is None:
+        return NOT_CUT
+    sides = [side.side for side in settings.sides]
+    each = ",".join(f"{side}:…" for side in sides)
+    zone, at = settings.sides[0].zone, now()
+    named = read_positions(text) or {}
+    if unknown := [side for side in named if side not in sides]:
+        raise UsageError(f"{option} {text!r}: there is no side {unknown[0]}; there are {', '.join(sides)}")
+    stops = read_stops(text, sides, zone, at)
+    if stops is None and named:
+        raise UsageError(f"{option} {text!r}: name one side, or each of them: {each}")
+    if stops is None:
         raise UsageError(
-            f"{option} {text!r}: a position such as 1710385929000-0, or a time with an offset such as "
-            "2024-03-14T12:00:00+01:00"
+            f"{option} {text!r}: a position such as {EXAMPLE_POSITION}, one for each side as printed ({each}), "
+            f"a time with an offset such as {EXAMPLE_TIME}, or {', '.join(EXAMPLES_LOCAL)} in {zone.key}"
         )
-    milliseconds = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-    return Position(f"{max(milliseconds, 0)}-{LAST_SEQUENCE}")
+    if stops.said == "position" and len(sides) > 1:
+        note(f"{option} {text} names no side: it is taken for each of {', '.join(sides)}; one for each is {each}")
+    elif stops.said == "one-position":
+        others = ", ".join(side for side in sides if side not in named)
+        note(f"{option} {text} names no other side: {others} up to the end of that millisecond; one for each is {each}")
+    elif stops.said == "local-time":
+        time = datetime.fromtimestamp(order(stops.at[sides[0]])[0] // 1_000, zone)
+        note(f"{option} {text} is {time.isoformat()}, in {zone.key}")
+    if late := ahead(stops.at, at):
+        note(f"{option} {text} has not come yet: {', '.join(late)} as the log stands now")
+    return stops.at
 
 
 def _dimension(option: str, name: str) -> Dimension:

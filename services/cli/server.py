@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from schemas.vocabulary import Side
+from schemas.vocabulary import START, Side, order
 from services.cli.output import note
+from services.cli.selectors import NOT_CUT, AsOf
 from services.replay.audit import Audited
 from services.replay.rebuild import Rebuildable
 from services.runtime.embedded import embedded_server, ended, restarting
-from services.runtime.errors import UnreachableError, UnsoundTalliesError
+from services.runtime.errors import DamagedLogError, UnreachableError, UnsoundTalliesError, UsageError
 from services.runtime.keeper import end_with_parent
 from services.runtime.settings import ENV_PREFIX, Settings, SideSettings
 from services.store.connection import check_server, connect
@@ -26,7 +27,7 @@ from services.store.contract import LogExtent
 from services.store.generations import RedisGenerations
 from services.store.glance import RedisGlance
 from services.store.keys import PartitionKeys
-from services.store.loading import load_fitting
+from services.store.loading import load_fitting, require_one_log
 from services.store.requeued import RedisRequeued
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import WholeLog, open_log
@@ -54,10 +55,18 @@ class SideStore(NamedTuple):
 
 
 @contextmanager
-def server_url(settings: Settings) -> Iterator[str]:
-    """Yield the address of the server; without one in the settings, the embedded one serves as long as this lasts."""
+def server_url(settings: Settings, *, reading: bool = False) -> Iterator[str]:
+    """Yield the address of the server; without one in the settings, the embedded one serves as long as this lasts.
+
+    Who only reads makes no data folder: UsageError if there is none.
+    """
     if settings.redis_url:
         yield settings.redis_url
+    elif reading and not settings.data_dir.exists():
+        raise UsageError(
+            f"there is no log and no archive in {settings.data_dir}: set FIELDTALLY_DATA_DIR to the folder that has "
+            "them, or FIELDTALLY_REDIS_URL to the server; `fieldtally import` or `up` begin a log there"
+        )
     else:
         with embedded_server(settings.data_dir, announce=note) as url:
             try:
@@ -143,9 +152,9 @@ def program_beside(command: str, url: str, **changed: str) -> Iterator[Program]:
 
 
 @asynccontextmanager
-async def side_stores(settings: Settings) -> AsyncIterator[list[SideStore]]:
-    """Yield the log and tallies of every side."""
-    with server_url(settings) as url:
+async def side_stores(settings: Settings, *, reading: bool = False) -> AsyncIterator[list[SideStore]]:
+    """Yield the log and tallies of every side; `reading` as `server_url` takes it."""
+    with server_url(settings, reading=reading) as url:
         client = connect(url)
         try:
             await check_server(client, url)
@@ -165,14 +174,39 @@ async def side_stores(settings: Settings) -> AsyncIterator[list[SideStore]]:
             await client.aclose()
 
 
-async def log_extents(settings: Settings) -> dict[Side, LogExtent]:
-    """Return how far the log of every side reaches; DamagedLogError if one no longer reaches its live tallies."""
+async def log_extents(settings: Settings, as_of: AsOf = NOT_CUT) -> dict[Side, LogExtent]:
+    """Return how far the log of every side reaches, and say of which `as_of` lies before its beginning.
+
+    DamagedLogError if a log no longer reaches its live tallies, or an archive is not that of its log.
+    """
     async with side_stores(settings) as stores:
-        return {store.side.side: await _extent(store) for store in stores}
+        extents = {store.side.side: await _extent(store) for store in stores}
+        await note_early(stores, as_of)
+        return extents
+
+
+async def require_own_archives(stores: Iterable[SideStore]) -> None:
+    """Raise DamagedLogError where an archive is ahead of its log: what is appended there would make one of two logs."""
+    for store in stores:
+        foreign = ""
+        with suppress(DamagedLogError):  # whoever appends needs no archive, and learns by it what the log takes
+            foreign = (await store.log.extent()).foreign
+        if foreign:
+            raise DamagedLogError(f"side {store.side.side}: {foreign}")
+
+
+async def note_early(stores: Iterable[SideStore], as_of: AsOf) -> None:
+    """Say of which sides nothing had been recorded by then: what is empty for that must not look like a finding."""
+    for store in stores:
+        stop = as_of.get(store.side.side)
+        if stop and (first := await store.log.read_after(START, 1)) and order(first[0].position) > order(stop):
+            note(f"side {store.side.side}: nothing had been recorded by {stop}; its log begins at {first[0].position}")
 
 
 async def _extent(store: SideStore) -> LogExtent:
     try:
-        return (await load_fitting(store.side, store.log, store.store)).extent
+        extent = (await load_fitting(store.side, store.log, store.store)).extent
     except UnsoundTalliesError:  # the log may be whole all the same, and a replay needs nothing else
-        return await store.log.extent()
+        extent = await store.log.extent()
+    require_one_log(store.side.side, extent)
+    return extent

@@ -15,7 +15,7 @@ import click
 from schemas.vocabulary import Side
 from services.cli.command import FileName, Number, Whole, command, run_async, settings
 from services.cli.output import many, note, progress
-from services.cli.server import SideStore, side_stores
+from services.cli.server import SideStore, require_own_archives, side_stores
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
 from services.simulator.fleet import FleetPlan, Submission, fleet
@@ -76,6 +76,7 @@ def _write(submissions: Iterable[Submission], file: IO[bytes], on_progress: Call
 
 async def _report(chosen: Settings, plan: FleetPlan, rate: float | None) -> None:
     async with side_stores(chosen) as stores:
+        await require_own_archives(stores)
         by_side = {store.side.side: store for store in stores}
         loop = asyncio.get_running_loop()
         started = loop.time()

@@ -21,7 +21,7 @@ from services.archive.views import VIEWS
 from services.cli.command import command, run_async, settings
 from services.cli.output import Figure, Format, RecordWriter, format_option, note, print_table, printable
 from services.cli.second import second_engine
-from services.cli.selectors import read_as_of
+from services.cli.selectors import AsOf, read_as_of
 from services.cli.server import log_extents, server_url
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
@@ -57,14 +57,14 @@ def sql(*, query: str | None, as_of: str | None, schema: bool, output_format: Fo
     if query is None:
         raise UsageError(f"sql: there is no query; {_NEXT_STEP}")
     chosen = settings()
-    until = read_as_of(as_of) if as_of is not None else None
-    with server_url(chosen) as url:
+    until = read_as_of(chosen, as_of)
+    with server_url(chosen, reading=True) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url)))
         _ask(chosen, url, extents, until, query, output_format)
 
 
-def _ask(chosen: Settings, url: str, extents: Any, until: Position | None, query: str, output_format: Format) -> None:
-    stops = {side: _stop(extent, until) for side, extent in extents.items()}
+def _ask(chosen: Settings, url: str, extents: Any, until: AsOf, query: str, output_format: Format) -> None:
+    stops = {side: _stop(extent, until.get(side)) for side, extent in extents.items()}
     with second_engine(chosen, url, stops, sum(extent.entries for extent in extents.values())) as engine:
         positions = {side: engine.end(side) for side in stops}
         _print(engine, query, output_format)

@@ -18,7 +18,7 @@ from rich.console import Console
 from schemas.vocabulary import Position, Side, order
 from services.cli.command import FileName, Whole, command, run_async, settings
 from services.cli.output import Figure, many, note, progress, table_text
-from services.cli.selectors import read_as_of, read_selection
+from services.cli.selectors import AsOf, read_as_of, read_selection
 from services.cli.server import log_extents, server_url
 from services.replay.audit import join, terms
 from services.replay.processes import replay_sides
@@ -113,7 +113,7 @@ def stats(
     """
     chosen = settings()
     selection = read_selection(chosen, ("side,measure",), where, first_day, last_day)
-    until = read_as_of(as_of) if as_of is not None else None
+    until = read_as_of(chosen, as_of)
     if "year-to-date" in (tables or TABLES) and (of := next((name for name in _DAYS if name in selection.where), None)):
         raise UsageError(f"--where {of}=…: the year to date is of two years; choose its days with --from and --to")
     if output_format == "xlsx" and out is None:
@@ -132,13 +132,14 @@ def stats(
 
 
 def _published(
-    chosen: Settings, tables: Sequence[TableName], selection: Selection, until: Position | None, min_cell: int
+    chosen: Settings, tables: Sequence[TableName], selection: Selection, until: AsOf, min_cell: int
 ) -> Publication:
     zones = {side.side: side.zone for side in chosen.sides}
-    with server_url(chosen) as url:
-        extents = run_async(log_extents(replace(chosen, redis_url=url)))
-        moment = _moment(until or max((extent.last for extent in extents.values()), key=order))
-        stops: dict[Side, list[Position]] = {side: [until or extent.last] for side, extent in extents.items()}
+    with server_url(chosen, reading=True) as url:
+        extents = run_async(log_extents(replace(chosen, redis_url=url), until))
+        last = until or {side: extent.last for side, extent in extents.items()}
+        moment = _moment(max(last.values(), key=order))
+        stops: dict[Side, list[Position]] = {side: [stop] for side, stop in last.items()}
         asked = Asked(tables, tuple(zones), selection.where, selection.first_day, selection.last_day, None, min_cell)
         if "year-to-date" in tables:
             try:

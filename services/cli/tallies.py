@@ -5,10 +5,9 @@ from __future__ import annotations
 import click
 from msgspec.structs import replace
 
-from schemas.vocabulary import Position
 from services.cli.command import command, run_async, settings
 from services.cli.output import Format, format_option, note, print_records, progress
-from services.cli.selectors import read_as_of, read_selection, selector_options
+from services.cli.selectors import AsOf, read_as_of, read_selection, selector_options
 from services.cli.server import SideStore, log_extents, server_url, side_stores
 from services.replay.audit import join, terms
 from services.replay.processes import replay_sides
@@ -43,7 +42,7 @@ def tallies(
     chosen = settings()
     selection = read_selection(chosen, by, where, first_day, last_day)
     if as_of is not None:
-        _print(chosen, selection, _rebuilt(chosen, read_as_of(as_of)), output_format, "rebuilt tallies")
+        _print(chosen, selection, _rebuilt(chosen, read_as_of(chosen, as_of)), output_format, "rebuilt tallies")
     else:
         _print(chosen, selection, run_async(_live(chosen)), output_format, "live tallies")
 
@@ -71,12 +70,12 @@ def replay(
     """
     chosen = settings()
     selection = read_selection(chosen, by, where, first_day, last_day)
-    until = read_as_of(as_of) if as_of is not None else None
+    until = read_as_of(chosen, as_of)
     _print(chosen, selection, _rebuilt(chosen, until), output_format, "rebuilt tallies")
 
 
 async def _live(chosen: Settings) -> list[State]:
-    async with side_stores(chosen) as stores:
+    async with side_stores(chosen, reading=True) as stores:
         return [await live_state(store) for store in stores]
 
 
@@ -90,10 +89,10 @@ async def live_state(side_store: SideStore) -> State:
     return state
 
 
-def _rebuilt(chosen: Settings, until: Position | None) -> list[State]:
-    with server_url(chosen) as url:
-        extents = run_async(log_extents(replace(chosen, redis_url=url)))
-        stops = {side: [until or extent.last] for side, extent in extents.items()}
+def _rebuilt(chosen: Settings, until: AsOf) -> list[State]:
+    with server_url(chosen, reading=True) as url:
+        extents = run_async(log_extents(replace(chosen, redis_url=url), until))
+        stops = {side: [until.get(side, extent.last)] for side, extent in extents.items()}
         entries = sum(extent.entries for extent in extents.values())
         replayed = replay_sides(chosen, url, stops, lambda: progress("replaying", entries))
         return [state for (state,) in replayed.values()]

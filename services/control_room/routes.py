@@ -26,12 +26,13 @@ from schemas.vocabulary import Side
 from services.control_room.book import joined_digest
 from services.control_room.export import Export, Filters, as_csv, export, name_of
 from services.control_room.page import FIRST_DAY, LAST_DAY, THEMES, View, login_page, page, trouble_page
-from services.control_room.past import EXAMPLE_POSITION, EXAMPLE_TIME, EXAMPLES_LOCAL, Past, lies_ahead, read_at
+from services.control_room.past import Past, lies_ahead, read_at
 from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
 from services.control_room.streams import Audience, Stream, Streams, write_id
 from services.control_room.words import LANGUAGES, Language, words, words_json
-from services.runtime.errors import FieldtallyError, UsageError
+from services.runtime.errors import FieldtallyError, UnreachableError, UsageError
+from services.runtime.stops import EXAMPLE_POSITION, EXAMPLE_TIME, EXAMPLES_LOCAL
 from services.tally.fold import FOLD_VERSION
 
 HttpRequest = Request[Any, Any, Any]
@@ -285,6 +286,8 @@ class ControlRoom:
             text = say(
                 "at.wrong", position=EXAMPLE_POSITION, time=EXAMPLE_TIME, local=", ".join(EXAMPLES_LOCAL), at=view.at
             )
+        elif refused.code == "unavailable" and not refused.retryable:
+            title, text = "trouble.log", refused.detail
         elif refused.code == "fault":
             title = "fault.title"
         html = trouble_page(language, view, self._addresses, title=title, text=text, again_s=again_s)
@@ -499,7 +502,10 @@ class ControlRoom:
 
     def _failed(self, request: HttpRequest, error: FieldtallyError) -> HttpResponse:
         self._logger.warning("unavailable", reason=str(error))
-        refused = problem("unavailable", 503, "the server does not answer, or its log is damaged", retryable=True)
+        away = isinstance(error, UnreachableError)
+        detail = "the server does not answer" if away else str(error)
+        refused = problem("unavailable", 503, detail, retryable=away)
+        refused = msgspec.structs.replace(refused, title="This cannot be shown at the moment")  # the code is a writer's
         return self._refused(request, RefusedError(refused, {"retry-after": "2"}))
 
     def _http_error(self, request: HttpRequest, error: HTTPException) -> HttpResponse:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from schemas.screen import ChangeMessage, HeartbeatMessage, ResetMessage, ResetReason, SideMessage
 from schemas.vocabulary import START, Position, Side, order
+from services.runtime.stops import read_positions
 
 KEPT: Final = 2_000
 """Changes of a side that are kept for those who come back."""
@@ -44,18 +45,6 @@ def read_id(text: str, audience: Audience) -> dict[Side, Position] | None:
     """
     found = read_positions(f"{audience[0]}:{text}" if len(audience) == 1 and ":" not in text else text)
     return found if found and found.keys() == set(audience) else None
-
-
-def read_positions(text: str) -> dict[Side, Position] | None:
-    """Read positions that each have the name of their side; None for anything else."""
-    found: dict[Side, Position] = {}
-    for part in text.split(","):
-        name, _, position = part.partition(":")
-        milliseconds, dash, sequence = position.partition("-")
-        if not (dash and _is_number(milliseconds) and _is_number(sequence)) or name in found:
-            return None
-        found[Side(name)] = Position(position)
-    return found
 
 
 class _Kept(Struct, frozen=True):
@@ -223,7 +212,3 @@ class Streams:
 
 def _event(name: str, message: Struct) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), _json.encode(message))
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 20

@@ -18,7 +18,7 @@ from services.runtime.errors import DamagedLogError, UsageError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry, Log, LogExtent
 from services.store.generations import RedisGenerations, moved_on, number
-from services.store.loading import load_fitting, require_zone
+from services.store.loading import load_fitting, require_one_log, require_zone
 from services.store.tally_store import RedisTallyStore
 from services.store.turn import take_turn
 from services.tally.cells import Tallies
@@ -237,6 +237,7 @@ def _beginning() -> Checkpoint:
 
 
 def _require_whole(side: Side, extent: LogExtent) -> None:
+    require_one_log(side, extent)
     if extent.lost:
         raise DamagedLogError(
             f"the log of side {side} is incomplete: it holds {extent.length} of the {extent.appended} entries ever "

@@ -11,6 +11,7 @@ from services.runtime.errors import DamagedLogError
 from services.runtime.settings import SideSettings
 from services.store.contract import Log
 from services.store.index_entry import IndexEntry
+from services.store.loading import require_one_log
 from services.store.versions import versions_in_force
 from services.tally.fold import Arrival, Key, State, Version, fold
 
@@ -36,6 +37,7 @@ class Replay:
     async def run(self, until: Position, on_progress: Callable[[int], None] = lambda _: None) -> None:
         """Fold every entry up to and with a position; DamagedLogError if the log is not whole."""
         extent = await self._log.extent()
+        require_one_log(self.state.side, extent)
         if extent.lost:
             held = f"holds {extent.length} of the {extent.appended} entries ever appended"
             archived = f", {extent.archived} are archived up to {extent.archive_end}" if extent.archived else ""

@@ -25,8 +25,8 @@ class LogExtent(Struct, frozen=True):
     """How far a log reaches: its last ID ever given, how many entries its stream holds, and how many it was ever given.
 
     `newest_deleted` is the highest position from which an entry was taken singly; cutting off the beginning leaves it.
-    `archived` entries, up to `archive_end`, stand in the archive. `apart`: this stream never held some of them, for it
-    is another server's, or was set back.
+    `archived` entries, up to `archive_end`, stand in the archive, the folder `archive`. `apart`: this stream never held
+    some of them, for it is another server's, or was set back.
     """
 
     last: Position
@@ -36,6 +36,7 @@ class LogExtent(Struct, frozen=True):
     archived: int = 0
     archive_end: Position = START
     apart: bool = False
+    archive: str = ""
 
     @property
     def trimmed(self) -> int:
@@ -52,6 +53,25 @@ class LogExtent(Struct, frozen=True):
     def entries(self) -> int:
         """How many entries there are to read, in archive and stream; at most, where the two are apart."""
         return self.appended + (self.archived if self.apart else 0)
+
+    @property
+    def mixed(self) -> str:
+        """Say why stream and archive are not one log, though both hold something; the empty string if they are.
+
+        Over a stream that was never given anything, as where an auditor has a copy, the archive alone is the log.
+        """
+        return self.foreign if self.appended else ""
+
+    @property
+    def foreign(self) -> str:
+        """Say what the archive has that the stream never held; the empty string if nothing."""
+        if not self.apart:
+            return ""
+        return (
+            f"the archive in {self.archive} has {self.archived:,} entries up to {self.archive_end}, some of which the "
+            "log of this server never held: restore the log, or set FIELDTALLY_DATA_DIR to the folder of this "
+            "server's archive"
+        )
 
     def lacks(self, counted: Checkpoint) -> str:
         """Say what is gone of what the tallies hold, or have yet to take in; the empty string if nothing is.
@@ -78,10 +98,7 @@ class LogExtent(Struct, frozen=True):
         Who only follows the stream asks this: it would count on behind what only the archive has.
         """
         if self.apart:
-            return (
-                f"the archive has {self.archived:,} entries up to {self.archive_end}, some of which the stream of this "
-                "server never held: restore the log, or set FIELDTALLY_DATA_DIR to the folder of this server's archive"
-            )
+            return self.foreign
         if self.trimmed > counted.entries or order(self.newest_deleted) > order(counted.position):
             return (
                 f"the tallies hold {counted.entries:,} entries, and of those that follow only the archive has some: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from schemas.tallies import Checkpoint
+from schemas.vocabulary import Side
 from services.runtime.errors import DamagedLogError, UsageError
 from services.runtime.settings import SideSettings
 from services.store.contract import Log, LogExtent, Stored, TallyStore
@@ -41,6 +42,12 @@ async def load_fitting(side: SideSettings, log: Log, store: TallyStore) -> Loade
             )
         stored = again
     return Loaded(stored, checkpoint, extent)
+
+
+def require_one_log(side: Side, extent: LogExtent) -> None:
+    """Raise DamagedLogError if what the archive holds and what the stream holds are not one log."""
+    if extent.mixed:
+        raise DamagedLogError(f"side {side}: {extent.mixed}")
 
 
 def require_zone(side: SideSettings, counted: Checkpoint) -> None:

@@ -102,6 +102,7 @@ class WholeLog:
             archived=manifest.entries,
             archive_end=manifest.end,
             apart=await self._is_apart(extent, manifest),
+            archive=str(self.archive.folder) if manifest.segments else "",
         )
 
     async def recurring(self, last: Position) -> Recurring | None:

@@ -209,7 +209,7 @@ def test_a_log_that_was_emptied_is_not_archived_behind_the_one_before(
     client.delete(f"{{{prefix}:SI}}:log")
     for number in range(new):
         client.xadd(f"{{{prefix}:SI}}:log", {"event": apprehension(id=number)})
-    with pytest.raises(DamagedLogError, match=r"has 20 entries up to .* on this server never held: restore the log"):
+    with pytest.raises(DamagedLogError, match=r"20 entries up to .* the log of this server never held: restore"):
         archive_now(server_url, prefix, tmp_path)
     assert files(folder_of(tmp_path, prefix)) == before
 

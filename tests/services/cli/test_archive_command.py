@@ -138,12 +138,64 @@ def test_verify_needs_no_server(log: Log) -> None:
     assert outcome.code == 0, outcome.err
 
 
+def test_nothing_verified_is_not_as_written(log: Log) -> None:
+    assert_refused(
+        log.run("archive", "verify"), 2, "there is no archive of SI", str(log.archives), "FIELDTALLY_DATA_DIR"
+    )
+    log.folder.mkdir(parents=True)
+    nothing = log.run("archive", "verify")
+    assert (nothing.code, "nothing to verify: no entry is archived" in nothing.err) == (2, True)
+    log.done("archive")
+    written = log.done("archive", "verify").err
+    assert f"SI: {LENGTH} entries to {log.positions[-1]} as written" in written
+    assert "the server knows: `fieldtally doctor`" in written
+    both = log.run("archive", "verify", "--format", "json", SIDES="HR:Europe/Zagreb:HRV," + SI_ONLY)
+    assert both.code == 2
+    assert {"side": "HR", "file": MANIFEST, "verdict": "there is no archive of this side"} in both.json
+
+
 def test_trim_takes_out_what_is_old_and_says_how_much(log: Log) -> None:
     log.done("archive", "--until", log.positions[99])
     [kept] = log.done("archive", "trim", "--older-than", "1h", "--format", "json").json
     assert kept == {"side": "SI", "trimmed": 0, "left": LENGTH, "archived": 100}
     [gone] = log.done("archive", "trim", "--older-than", "0h", "--format", "json").json
     assert gone == {"side": "SI", "trimmed": 100, "left": 20, "archived": 100}
+
+
+def test_trim_says_why_it_leaves_what_it_leaves(log: Log) -> None:
+    trim = ("archive", "trim", "--older-than")
+    assert f"SI: left in Redis: {LENGTH} not archived yet (`fieldtally archive`)\n" in log.done(*trim, "0h").err
+    log.done("archive", "--until", log.positions[99])
+    assert "SI: left in Redis: 20 not archived yet (`fieldtally archive`), 100 younger than 1h\n" in (
+        log.done(*trim, "1h").err
+    )
+    feed(log.client, log.prefix, "SI", [entry(apprehension(id=number)) for number in range(8_001, 8_006)])
+    log.done("archive")
+    assert "SI: left in Redis: 5 not in the live tallies yet (is `fieldtally project` running?)\n" in (
+        log.done(*trim, "0h").err
+    )
+    log.done("project", "--until-caught-up")
+    assert "left in Redis" not in log.done(*trim, "0h").err
+    assert "HR: nothing to trim: the log is empty" in log.run(*trim, "0h", SIDES="HR:Europe/Zagreb:HRV").err
+
+
+def test_trim_takes_nothing_of_any_side_while_the_archive_of_one_is_not_as_written(log: Log) -> None:
+    both = {"SIDES": "HR:Europe/Zagreb:HRV," + SI_ONLY}
+    feed(log.client, log.prefix, "HR", [entry(apprehension(id=number, side="HR")) for number in range(1, 10)])
+    assert log.run("project", "--until-caught-up", **both).code == 0
+    assert log.run("archive", **both).code == 0
+    segment = log.folder / "000001.parquet"
+    written = segment.read_bytes()
+    segment.write_bytes(written[:-9] + bytes([written[-9] ^ 1]) + written[-8:])
+    refused = log.run("archive", "trim", "--older-than", "0h", **both)
+    assert_refused(refused, 4, str(segment), "altered", "nothing is trimmed")
+    assert (len(log_of(log.client, log.prefix, "HR")), len(log_of(log.client, log.prefix, "SI"))) == (9, LENGTH)
+    segment.write_bytes(written)
+    with writing(folder_of(log.archives, log.prefix), SI):
+        busy = log.run("archive", "trim", "--older-than", "0h", "--format", "json", **both)
+    assert busy.code == 2
+    assert busy.json == [{"side": "HR", "trimmed": 9, "left": 0, "archived": 9}], "it says what it did before it ends"
+    assert "somebody archives side SI" in busy.err
 
 
 def test_trim_takes_out_nothing_that_the_projector_has_not_counted(log: Log) -> None:
@@ -347,10 +399,49 @@ def test_an_auditor_with_a_copy_of_the_folder_gets_the_same_replay_from_an_empty
     audited = there("audit", "--format", "json")
     assert audited.code == 0, audited.err
     assert audited.json["position"] == {"SI": log.positions[-1]}
+    assert "SI: this server has an archive and no log" in there("audit").err
+    assert "projector" not in there("audit").err
     refused = there("project", "--until-caught-up")
     assert refused.code == 4
-    assert f"the archive has {LENGTH} entries up to {log.positions[-1]}" in refused.err
-    assert_refused(there("archive"), 4, "on this server never held")
+    assert f"has {LENGTH} entries up to {log.positions[-1]}" in refused.err
+    assert_refused(there("archive"), 4, "the log of this server never held")
+    (tmp_path / "more.ndjson").write_bytes(apprehension(id=9_001) + b"\n")
+    for adding in (("import", str(tmp_path / "more.ndjson")), ("simulate", "--reports", "1")):
+        assert_refused(there(*adding), 4, str(copy), "the log of this server never held", "FIELDTALLY_DATA_DIR")
+    assert there("audit", "--format", "json").json == audited.json, "nothing was added"
+
+
+READINGS = (
+    ("replay",), ("tallies", "--as-of", "2099-01-01"), ("audit",), ("stats",), ("events",), ("events", "--limit", "1"),
+    ("sql", "SELECT 1"), ("archive",), ("archive", "trim", "--older-than", "0h"), ("project", "--until-caught-up"),
+    ("rebuild",),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [3, LENGTH + 30])
+def test_an_archive_that_is_not_that_of_the_log_is_not_read_as_a_part_of_it(
+    log: Log, client: redis.Redis, tmp_path: Path, own: int
+) -> None:
+    log.done("archive")
+    client.delete(log.key, f"{{{log.prefix}:SI}}:g1:checkpoint", f"{{{log.prefix}:SI}}:g1:tallies")
+    feed(client, log.prefix, "SI", [entry(apprehension(id=number)) for number in range(1, own + 1)])
+    for args in READINGS:
+        refused = log.run(*args)
+        assert (refused.code, refused.out) == (4, ""), args
+        assert "some of which the log of this server never held: restore the log, or set FIELDTALLY_DATA_DIR" in (
+            refused.err
+        ), args
+        assert str(log.folder) in refused.err, args
+    doctor = log.run("doctor", "--format", "json")
+    assert doctor.code == 4
+    [found] = [one for one in doctor.json if one["what"] == "SI log"]
+    assert found["state"] == "wrong"
+    assert str(log.folder) in found["next_step"]
+    (tmp_path / "more.ndjson").write_bytes(apprehension(id=9_001) + b"\n")
+    assert_refused(log.run("import", str(tmp_path / "more.ndjson")), 4, "never held")
+    assert len(log_of(client, log.prefix, "SI")) == own
+    shutil.rmtree(log.archives)
+    assert log.run("replay").code == 0
 
 
 def test_where_the_tallies_are_gone_after_a_trim_a_replay_has_them_and_the_projector_says_what_to_do(log: Log) -> None:

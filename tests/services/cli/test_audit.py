@@ -236,9 +236,25 @@ def test_live_tallies_that_are_behind_agree_as_far_as_they_reach(
     assert "live equals rebuilt" in outcome.out
 
 
-def test_an_empty_log_agrees_with_itself(cli: Cli) -> None:
-    found = cli("audit", "--format", "json")
-    assert (0, {"SI": "0-0", "HR": "0-0"}) == (found.code, found.json["position"])
+def test_an_audit_of_nothing_is_no_agreement(cli: Cli, prefix: str, tmp_path: Path) -> None:
+    data = str(tmp_path)
+    for args in (("audit",), ("audit", "--claims", RELEASE), ("audit", "--format", "json")):
+        assert_refused(
+            cli(*args, DATA_DIR=data), 2, "no log or archive here", "SI, HR", repr(prefix), data, "REDIS_URL"
+        )
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("audit",), ("replay",), ("tallies",), ("stats",), ("events",), ("sql", "SELECT 1"), ("parked", "list"),
+     ("archive", "verify"), ("archive", "list"), ("doctor",)],
+)  # fmt: skip
+def test_reading_makes_no_folder(cli: Cli, tmp_path: Path, args: tuple[str, ...]) -> None:
+    data = tmp_path / "typo"
+    outcome = cli(*args, url="", DATA_DIR=str(data))
+    assert (0 if args[-1] == "list" and args[0] == "archive" else 2) == outcome.code
+    assert str(data) in outcome.out + outcome.err
+    assert not data.exists()
 
 
 def _findings(*claims: dict[str, Any]) -> tuple[Claims, list[Finding]]:

@@ -103,8 +103,8 @@ def test_a_wrong_selector_is_named(cli: Cli, command: str, args: list[str], said
 @pytest.mark.parametrize(
     "text",
     [
-        "garbage", "now", "", "2024-03-14", "2024-03-14T12:00:00", "2024-13-01T00:00:00Z", "1710385929",
-        "1-99999999999999999999", "1-", "-1-0", "１-0", "1710385929000-0 ",
+        "garbage", "now", "", "2024-02-30", "24:00", "2024-13-01T00:00:00Z", "1710385929",
+        "1-99999999999999999999", "1-", "-1-0", "１-0", "1710385929000-0\n", "SI:1-0,SI:2-0", "SI:1-0;HR:2-0", "SI:",
     ],
 )  # fmt: skip
 def test_a_wrong_position_or_time_is_named(cli: Cli, command: str, option: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,23 @@ def test_a_misspelt_setting_is_worth_a_look(cli: Cli) -> None:
     outcome = cli("doctor", "--format", "json", REDISURL="redis://elsewhere")
     [row] = [row for row in outcome.json if row["what"] == "settings"]
     assert ("look", "FIELDTALLY_REDISURL is set") == (row["state"], row["found"])
+
+
+def test_what_an_audit_or_a_verification_would_find_is_not_ok(
+    cli: Cli, two_reports: redis.Redis, prefix: str, tmp_path: Path
+) -> None:
+    here = {"DATA_DIR": str(tmp_path)}
+    assert 0 == cli("archive", **here).code
+    assert 0 == cli("audit", **here).code
+    sound = cli("doctor", "--format", "json", **here)
+    assert (0, {"ok"}) == (sound.code, {row["state"] for row in sound.json})
+    assert "1 segment as written" == findings(sound)["SI archive"]["found"]
+    assert "last found equal to the log at" in findings(sound)["SI audit"]["found"]
+    two_reports.hincrby(f"{{{prefix}:SI}}:g1:tallies", two_reports.hkeys(f"{{{prefix}:SI}}:g1:tallies")[0], 7)
+    changed = cli("doctor", "--format", "json", **here)
+    assert (1, "wrong") == (changed.code, findings(changed)["SI audit"]["state"])
+    [segment] = (tmp_path / "archive" / f"{prefix}-SI").glob("*.parquet")
+    segment.write_bytes(segment.read_bytes()[:-1])
+    altered = cli("doctor", "--format", "json", **here)
+    assert (4, "wrong") == (altered.code, findings(altered)["SI archive"]["state"])
+    assert "000001.parquet: cut" in findings(altered)["SI archive"]["found"]

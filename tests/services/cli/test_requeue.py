@@ -401,3 +401,11 @@ def test_a_position_that_was_not_noted_any_more_is_found_in_the_log(
     [row] = requeue(cli, position).json
     assert ("already-requeued", there) == (row["status"], row["now_position"])
     assert there == cli("parked", "list", "--format", "json").json[0]["requeued"]["position"]
+
+
+def test_that_nothing_is_parked_is_said(cli: Cli) -> None:
+    outcome = cli("parked", "requeue", "--side", "SI", "--reason", "unknown-type", "--because", "x")
+    assert (0, "nothing is parked for unknown-type on side SI, so nothing was requeued\n") == (
+        outcome.code,
+        outcome.err,
+    )

@@ -35,6 +35,7 @@ NOON = f"1710414000000-{LAST}"  # 2024-03-14T11:00:00Z: all of that millisecond
         ("SI:1710385929000-0,HR:1710385928000-3", "1710385929000-0", "1710385928000-3"),
         ("HR:2-0,SI:1-0", "1-0", "2-0"),
         ("SI:1-0,HR:2-0,AT:3-0", "1-0", "2-0"),  # a link from one who sees more
+        ("SI 1-0, HR 2-0", "1-0", "2-0"),  # as commands print it
         ("2024-03-14T12:00:00+01:00", NOON, NOON),
         ("2024-03-14T12:00:00 01:00", NOON, NOON),  # as a form's plus comes out of an address
         ("2024-03-14T11:00:00Z", NOON, NOON),
@@ -80,8 +81,9 @@ def test_what_somebody_types_on_duty_is_a_local_time(text: str, moment: datetime
         assert dict.fromkeys(BOTH, at(moment)) == read_at(typed, BOTH, LJUBLJANA, NOW)
 
 
-def test_a_position_as_the_screen_shows_it_is_that_of_its_side() -> None:
-    assert {SI: "1710414000000-3", HR: NOON} == read_at("SI 1710414000000-3", BOTH, LJUBLJANA, NOW)
+@pytest.mark.parametrize("text", ["SI 1710414000000-3", "SI:1710414000000-3"])
+def test_a_position_as_the_screen_shows_it_is_that_of_its_side(text: str) -> None:
+    assert {SI: "1710414000000-3", HR: NOON} == read_at(text, BOTH, LJUBLJANA, NOW)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_what_has_not_come_yet_is_known_as_such(text: str, ahead: bool) -> None:
     "text",
     [
         "nonsense", "yesterday", "", " ", "-", "1-", "1", "20240314", "2024-W11-4", "2024-02-30", "9999-12-31", "24:00",
-        "12:60", "12", "SI:1-0", "SI:1-0,HR:x",
+        "12:60", "12", "SI:1-0,HR:x", "SI:1-0,AT:1-0", "AT:1-0", "1-18446744073709551616",
         "SI:1-0,SI:2-0", "2024-13-14T12:00:00Z", "9" * 5_000, "9" * 40 + "-0", "\x00", "1-0\n", "٣-0", "25:00+01:00",
     ],
 )  # fmt: skip

@@ -39,6 +39,28 @@ def here(
     return settings_for(server_url, DATA_DIR=str(tmp_path), SIDES=SI_ONLY)
 
 
+def test_a_past_without_its_archive_names_the_archive(here: Settings, client: redis.Redis, server_url: str) -> None:
+    feed(client, here.prefix, "SI", given.seeded_log(SEED, 40)["SI"])
+    project(here)
+    archive_now(server_url, here.prefix, here.archive_dir)
+    trim_now(server_url, here.prefix, here.archive_dir)
+    folder = folder_of(here.archive_dir, here.prefix)
+    with (
+        running_room(here) as served,
+        Browser(served.address, enrolled(client, here.prefix, "viewer", "SI")) as viewer,
+    ):
+        folder.rename(folder.with_name("elsewhere"))
+        answer = viewer.get("/api/tallies?at=2024-03-14T12:00:00Z")
+        told = answer.json()
+        assert (503, "unavailable", False) == (answer.status_code, told["code"], told["retryable"])
+        assert "recorded" not in told["title"]
+        assert str(folder) in told["detail"]
+        page = viewer.get("/?at=2024-03-14&lang=hr")
+        assert 503 == page.status_code
+        assert "Dnevnik se ne može pročitati u cijelosti." in page.text
+        assert str(folder) in page.text
+
+
 def looked(here: Settings, client: redis.Redis, queries: list[str]) -> list[list[dict[str, Any]]]:
     """Return what a screen that is opened now shows, and what it shows of the past."""
     with (
