@@ -13,7 +13,7 @@ import click
 from msgspec.structs import asdict, replace
 
 from schemas.vocabulary import Position
-from services.cli.command import command, group, run_async, settings
+from services.cli.command import ONLY_READ, command, group, run_async, settings
 from services.cli.output import Format, format_option, many, note, print_records, progress
 from services.cli.selectors import read_as_of
 from services.cli.server import log_extents, server_url
@@ -38,7 +38,14 @@ TRIMMED_COLUMNS: Final = ("side", "trimmed", "left", "archived")
 _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1)}
 
 
-@group("archive", "archive", "archive verify", "archive trim --older-than 90d", alone=True)
+@group(
+    "archive",
+    "archive",
+    "archive verify",
+    "archive trim --older-than 90d",
+    alone=True,
+    stands="whole segments stand; `fieldtally archive` goes on after them",
+)
 @click.option("--until", metavar="POSITION|TIME", help="Archive up to here, instead of to where the log ends now.")
 @format_option()
 @click.pass_context
@@ -87,7 +94,13 @@ def list_segments(output_format: Format) -> None:
     print_records(records, SEGMENT_COLUMNS, output_format, f"segments in {chosen.archive_dir}")
 
 
-@command("verify", "archive verify", "archive verify --head 5f2c… --side SI", "archive verify --format json")
+@command(
+    "verify",
+    "archive verify",
+    "archive verify --head 5f2c… --side SI",
+    "archive verify --format json",
+    stands=ONLY_READ,
+)
 @click.option("--head", metavar="HASH", help="A hash that the archive of the side ended with once, as you noted it.")
 @click.option("--side", metavar="SIDE", help="Only this side; needed with --head.")
 @format_option()
@@ -144,7 +157,12 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
     return UsageError.exit_code if nothing else 0
 
 
-@command("trim", "archive trim --older-than 90d", "archive trim --older-than 36h --side SI")
+@command(
+    "trim",
+    "archive trim --older-than 90d",
+    "archive trim --older-than 36h --side SI",
+    stands="what was trimmed stands in the archive; `fieldtally archive trim` goes on from there",
+)
 @click.option("--older-than", required=True, metavar="AGE", help="Such as 90d or 36h: since the time of receipt.")
 @click.option("--side", metavar="SIDE", help="Only this side.")
 @format_option()

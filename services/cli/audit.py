@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from schemas.claims import Claim, Claims, Relation, decode_claims
 from schemas.screen import AuditShown
 from schemas.vocabulary import UNITS, Position, Side, order
-from services.cli.command import FileName, command, run_async, settings
+from services.cli.command import ONLY_READ, FileName, command, run_async, settings
 from services.cli.output import (
     Figure,
     Format,
@@ -72,6 +72,7 @@ class Audit(Struct, frozen=True):
     "audit",
     "audit --claims release.toml",
     "audit --claims release.toml --as-of 2024-03-15T12:00:00+01:00 --format json",
+    stands=ONLY_READ,
 )
 @click.option(
     "--claims", "claims_file", type=FileName(), metavar="FILE.toml", help="Published figures to hold against the log."

@@ -18,13 +18,20 @@ from services.runtime.settings import Settings, read_settings, unknown_settings
 Result = TypeVar("Result")
 
 INTERRUPTED: Final = 130
+ONLY_READ: Final = "nothing was changed; run it again for the whole"
+"""What stands when a command that only reads is interrupted."""
+
+
+class _InterruptedError(KeyboardInterrupt):
+    """An interruption of a command, with what it says then."""
 
 
 class _WithExamples(click.Command):
-    """A command whose help begins with examples."""
+    """A command whose help begins with examples, and that says when interrupted what stands."""
 
-    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
+    def __init__(self, *args: Any, examples: tuple[str, ...] = (), stands: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.stands = stands
         self.context_settings = {"help_option_names": ["-h", "--help"]}
         self.examples = examples
 
@@ -35,6 +42,15 @@ class _WithExamples(click.Command):
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; an interruption knows which command it came to: the innermost."""
+        try:
+            return super().invoke(ctx)
+        except _InterruptedError:
+            raise
+        except KeyboardInterrupt as error:
+            raise _InterruptedError(self.stands) from error
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write examples, then the rest."""
@@ -87,14 +103,17 @@ class Number(click.FloatRange):
         return number
 
 
-def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Declare a command of that name; its docstring is its help, and the first sentence of it the line in a list."""
-    return click.command(name, cls=_WithExamples, examples=examples)
+def command(name: str, *examples: str, stands: str = "") -> Callable[[Callable[..., Any]], click.Command]:
+    """Declare a command of that name; its docstring is its help, and the first sentence of it the line in a list.
+
+    `stands` says what has become of its work when it is interrupted; not for those that end so anyway.
+    """
+    return click.command(name, cls=_WithExamples, examples=examples, stands=stands)
 
 
-def group(name: str, *examples: str, alone: bool = False) -> Callable[[Callable[..., Any]], Group]:
+def group(name: str, *examples: str, alone: bool = False, stands: str = "") -> Callable[[Callable[..., Any]], Group]:
     """Declare a group of commands; its docstring is its help. With `alone` it also does something without one."""
-    return click.group(name, cls=Group, examples=examples, invoke_without_command=alone)
+    return click.group(name, cls=Group, examples=examples, invoke_without_command=alone, stands=stands)
 
 
 def settings() -> Settings:
@@ -136,13 +155,15 @@ def run(commands: click.Group, args: list[str]) -> int:
         return _say(f"fieldtally: {error.format_message()}", 2)
     except FieldtallyError as error:
         return _say(f"fieldtally: {error}", error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # ends the line of the terminal's ^C
         try:
             sys.stdout.flush()
         except OSError:  # Ctrl-C has ended the reader of our output too
             _forget_output()
+        if isinstance(error, _InterruptedError) and str(error):
+            return _say(f"interrupted: {error}", INTERRUPTED)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is wrong
         _forget_output()

@@ -46,7 +46,7 @@ class Finding(Struct, frozen=True):
 @command("doctor", "doctor", "doctor --format json")
 @format_option()
 def doctor(output_format: Format) -> int:
-    """Check settings, server, logs, tallies, and that every file of the archive is as it was written.
+    """Check settings, server, logs, tallies and archive.
 
     Exit code 0: nothing is wrong; 1: something is; 3: the server cannot be reached; 4: a log has lost entries.
     """

@@ -36,6 +36,7 @@ WIDTHS: Final = {"line": -7, "status": 11, "position": 17}
     "import reports.ndjson",
     "import reports.ndjson --format ndjson > results.ndjson",
     "import - < reports.ndjson",
+    stands="the lines with a result stand; import the file again for the rest, and no report counts twice",
 )
 @click.argument("file", type=FileName(), metavar="FILE.ndjson")
 @format_option()

@@ -26,7 +26,14 @@ NOTHING: Final = "nothing to compare with"
 Removed = Mapping[Side, Sequence[str]]
 
 
-@command("rebuild", "rebuild", "rebuild --swap", "rebuild --swap --drop", "rebuild --drop --format json")
+@command(
+    "rebuild",
+    "rebuild",
+    "rebuild --swap",
+    "rebuild --swap --drop",
+    "rebuild --drop --format json",
+    stands="the live tallies are as they were, or swapped whole; `fieldtally rebuild` goes on where it was",
+)
 @option("--swap", is_flag=True, help="Make the new generation the live one, in one step.")
 @option("--drop", is_flag=True, help="Remove every generation that is not live; alone, it does only that.")
 @format_option("table", "json")

@@ -45,6 +45,7 @@ class _Asked(NamedTuple):
     "requeue",
     'parked requeue --side SI --reason unknown-type --because "0.2 knows patrol reports"',
     'parked requeue 1710385929000-0 --side HR --because "entered on the wrong side" --dry-run',
+    stands="what has a line stands; repeated, each entry is put back once",
 )
 @click.argument("positions", nargs=-1, metavar="[POSITION …]")
 @click.option("--side", required=True, metavar="SIDE", help="The side where they are parked.")

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from schemas.vocabulary import Position, order
 from services.archive.engine import Engine
 from services.archive.views import VIEWS
-from services.cli.command import command, run_async, settings
+from services.cli.command import ONLY_READ, command, run_async, settings
 from services.cli.output import Figure, Format, RecordWriter, format_option, note, print_table, printable
 from services.cli.second import second_engine
 from services.cli.selectors import AsOf, read_as_of
@@ -40,6 +40,7 @@ _NEXT_STEP: Final = "`fieldtally sql --schema` prints the tables and their colum
     'sql "SELECT type, outcome, count(*) FROM outcomes GROUP BY ALL" --as-of 2024-03-14T12:00:00+01:00',
     "sql \"SELECT position, id FROM effective WHERE section = 'koper'\" --format csv",
     "sql --schema",
+    stands=ONLY_READ,
 )
 @click.argument("query", required=False, metavar="SELECT…")
 @click.option("--as-of", "as_of", metavar="POSITION|TIME", help="Only what was recorded by this position or time.")

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from schemas.vocabulary import Position, Side, order
-from services.cli.command import FileName, Whole, command, run_async, settings
+from services.cli.command import ONLY_READ, FileName, Whole, command, run_async, settings
 from services.cli.output import Figure, many, note, progress, table_text
 from services.cli.selectors import AsOf, read_as_of, read_selection
 from services.cli.server import log_extents, server_url
@@ -58,6 +58,7 @@ _DAYS: Final[tuple[Dimension, ...]] = ("day", "month", "year")
     "stats months --from 2024-01-01 --to 2024-12-31 --min-cell 5",
     "stats year-to-date --as-of 2024-06-30T23:59:59+02:00 --format markdown",
     "stats operations smuggling --where side=SI --format xlsx --out statistics.xlsx",
+    stands=ONLY_READ,
 )
 @click.argument("tables", metavar="[TABLE …]", nargs=-1, type=click.Choice(TABLES))
 @click.option(

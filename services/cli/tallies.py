@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from msgspec.structs import replace
 
-from services.cli.command import command, run_async, settings
+from services.cli.command import ONLY_READ, command, run_async, settings
 from services.cli.output import Format, format_option, note, print_records, progress
 from services.cli.selectors import AsOf, read_as_of, read_selection, selector_options
 from services.cli.server import SideStore, log_extents, server_url, side_stores
@@ -23,6 +23,7 @@ from services.tally.rollup import Selection, roll_up
     "tallies",
     "tallies --by side,citizenship --where measure=persons --where operation=SI-HR-2024-03",
     "tallies --by day,measure --from 2024-03-13 --to 2024-03-15 --format csv",
+    stands=ONLY_READ,
 )
 @selector_options
 @click.option("--as-of", "as_of", metavar="POSITION|TIME", help="As they were then, rebuilt from the log.")
@@ -52,6 +53,7 @@ def tallies(
     "replay",
     "replay --as-of 2024-03-14T12:00:00+01:00 --by side,measure",
     "replay --by month,citizenship --where measure=persons --format json",
+    stands=ONLY_READ,
 )
 @selector_options
 @click.option("--as-of", "as_of", metavar="POSITION|TIME", help="Stop after this position or time of receipt.")
