@@ -113,8 +113,13 @@ def started(args: Sequence[str], env: Mapping[str, str], **more: Any) -> Iterato
 
 @contextmanager
 def told(url: str, prefix: str, events: Mapping[str, Sequence[bytes]], *, projected: bool = True) -> Iterator[Any]:
-    """Put events into the logs of their sides and count them; yield a plain client."""
+    """Put events into the logs of their sides and count them; yield a plain client.
+
+    A fixture of a module may be set up again in the same worker, where tests are moved between workers.
+    """
     with plain_client(url) as client:
+        for key in client.scan_iter(f"{{{prefix}:*"):
+            client.delete(key)
         record(client, prefix, events)
         if projected:
             count(url, prefix)
