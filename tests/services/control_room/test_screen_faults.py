@@ -146,11 +146,12 @@ def test_a_projector_that_stands_still_is_said_with_its_side(walls: Walls, scree
 def test_a_generation_that_is_swapped_in_is_shown_without_a_reload(walls: Walls, screen: Screen) -> None:
     screen.page.evaluate("globalThis.same = true")
     wall = walls.wall
-    for name in GENERATION:
-        if wall.client.exists(wall.key("SI", f"g1:{name}")):
-            assert wall.client.copy(wall.key("SI", f"g1:{name}"), wall.key("SI", f"g2:{name}"))
-    wall.client.hset(wall.key("SI", "g2:tallies"), "SI||koper|2024-03-14|persons|SYR", 7_777)
-    wall.client.set(wall.key("SI", "live"), "g2")
+    with wall.client.pipeline() as swap:  # in one step, as it is swapped: the projector may be writing
+        for name in GENERATION:
+            swap.copy(wall.key("SI", f"g1:{name}"), wall.key("SI", f"g2:{name}"))
+        swap.hset(wall.key("SI", "g2:tallies"), "SI||koper|2024-03-14|persons|SYR", 7_777)
+        swap.set(wall.key("SI", "live"), "g2")
+        swap.execute()
     wait_for(lambda: "7,7" in screen.number(side="SI"), what="the other generation")
     screen.wait_until_it_agrees()
     wall.apprehended("")
