@@ -56,8 +56,8 @@ CROWD: Final = 3
 
 _PLACES: Final = f"list(side || ':' || position ORDER BY ms, seq)[:{POSITIONS_MAX}]"
 
-# Each counts the same persons, of one operation, on the other side, near in time. Sides name sections of their own, so
-# where the names differ both have to be sections that their operation covers jointly.
+# Each counts the same persons, of one operation or of none, on the other side, near in time. Sides name sections of
+# their own, so where the names differ both have to be sections that their operation covers jointly.
 _TWICE: Final = f"""
     WITH reports AS (
         SELECT report.side, report.position, report.operation, report.section, report.type, report.time,
@@ -65,13 +65,13 @@ _TWICE: Final = f"""
             list_sort(counts)::VARCHAR AS said
         FROM (
             SELECT side, position, operation, section, type, time, counts
-            FROM effective WHERE operation <> '' AND type IN ('apprehension', 'smuggler-arrest')
+            FROM effective WHERE type IN ('apprehension', 'smuggler-arrest')
         ) AS report
         LEFT JOIN plans USING (side, operation, section)
         QUALIFY count(*) OVER (PARTITION BY report.side, report.operation, report.type, half_hour, said) <= {CROWD}
     )
     SELECT one.side || ',' || other.side, [one.side || ':' || one.position, other.side || ':' || other.position],
-        one.type, one.operation, one.section, other.section,
+        one.type, if(one.operation = '', 'no operation', one.operation), one.section, other.section,
         abs(epoch_us(one.time) - epoch_us(other.time)) // 60_000_000
     FROM (SELECT *, unnest([half_hour - 1, half_hour, half_hour + 1]) AS near FROM reports) AS one
     JOIN reports AS other ON one.near = other.half_hour AND one.operation = other.operation AND one.type = other.type

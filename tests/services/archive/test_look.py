@@ -107,6 +107,18 @@ def test_the_same_section_on_both_sides_needs_no_plan() -> None:
     assert ["reported-twice"] == [item.kind for item in found(si[1:], hr[1:])]
 
 
+def test_the_same_section_outside_an_operation_is_looked_at_as_well() -> None:
+    one, other = (
+        given.apprehension(id=number, side=side, section="dragonja", time=f"2024-03-14T03:{minute}:00Z")
+        for number, side, minute in ((1, "SI", 10), (2, "HR", 25))
+    )
+    [item] = found([one], [other])
+    assert (
+        "apprehension of no operation reported by both sides? sections dragonja and dragonja, 15 minutes" in item.text
+    )
+    assert [] == found([one], [given.apprehension(id=2, side="HR", section="buje", time="2024-03-14T03:10:00Z")])
+
+
 def test_a_long_list_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(look, "ITEMS_MAX", 3)
     items = found([given.custody(id=number, case=f"K-{number}") for number in range(1, 8)])
