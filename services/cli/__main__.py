@@ -19,6 +19,7 @@ import click
 from click.exceptions import NoSuchCommand
 
 from services.cli.command import Group, run
+from services.runtime.signals import comes_again
 from services.runtime.standard import put_in_order
 
 COMMANDS: Final = {
@@ -78,6 +79,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     if _INTERRUPTIBLE:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        comes_again(signal.SIGINT, signal.default_int_handler, KeyboardInterrupt)
     put_in_order()
     sys.exit(run(fieldtally, sys.argv[1:]))
 

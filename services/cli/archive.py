@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
@@ -21,6 +20,7 @@ from services.runtime.clock import now
 from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
 from services.runtime.forked import Advance, run_forked
 from services.runtime.settings import Settings, SideSettings
+from services.runtime.signals import run_loop
 from services.store.connection import Client, connect
 from services.store.contract import LogExtent
 from services.store.keys import PartitionKeys
@@ -216,7 +216,7 @@ def _write(
 ) -> Sequence[Segment]:
     from services.archive.writer import archive_log  # noqa: PLC0415  # see verify
 
-    return asyncio.run(_on(chosen, url, side, lambda log, _: archive_log(log.stream, log.archive, until, advance)))
+    return run_loop(_on(chosen, url, side, lambda log, _: archive_log(log.stream, log.archive, until, advance)))
 
 
 class _Taken(NamedTuple):
@@ -237,7 +237,7 @@ def _trim(chosen: Settings, url: str, side: SideSettings, before_ms: int, advanc
         return _Taken(taken, counted.entries)
 
     try:
-        return asyncio.run(_on(chosen, url, side, work))
+        return run_loop(_on(chosen, url, side, work))
     except FieldtallyError as error:
         return error
 

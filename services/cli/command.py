@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import sys
@@ -11,9 +10,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from services.runtime.ending import end
 from services.runtime.errors import FieldtallyError
 from services.runtime.settings import Settings, read_settings, unknown_settings
+from services.runtime.signals import run_loop
 
 Result = TypeVar("Result")
 
@@ -128,17 +127,7 @@ def misspelt_settings() -> list[str]:
 
 def run_async(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a command's work to its end; Ctrl-C ends it with KeyboardInterrupt, after its own cleaning up."""
-    return asyncio.run(_interruptible(work))
-
-
-async def _interruptible(work: Coroutine[Any, Any, Result]) -> Result:
-    # In a task of its own, whose end can be waited for.
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait([task])
-    finally:
-        await end(task)
-    return task.result()
+    return run_loop(work)
 
 
 def run(commands: click.Group, args: list[str]) -> int:

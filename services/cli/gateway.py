@@ -6,6 +6,7 @@ import http.client
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from services.gateway.app import serve
 from services.runtime.logging import set_up_logging
 from services.runtime.serving import listen
 from services.runtime.settings import Settings
+from services.runtime.signals import comes_again
 
 
 @command("gateway", "gateway")
@@ -47,12 +49,15 @@ def gateway() -> int:
 def told_to_end() -> Iterator[None]:
     """Take SIGTERM, and a terminal that closes, for being told to end: exit code 0, whenever it comes."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    hook = sys.unraisablehook
     signal.signal(signal.SIGTERM, _end)
+    comes_again(signal.SIGTERM, _end, SystemExit)
     if before[signal.SIGHUP] is not signal.SIG_IGN:  # as `nohup` has it
         signal.signal(signal.SIGHUP, _hang_up)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

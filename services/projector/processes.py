@@ -6,7 +6,6 @@ more from each other than to start and to end together.
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from functools import partial
 
@@ -16,6 +15,7 @@ from services.projector.app import Projector
 from services.runtime.forked import Advance, Show, run_forked, unseen
 from services.runtime.logging import set_up_logging
 from services.runtime.settings import Settings
+from services.runtime.signals import run_loop
 
 
 def project(settings: Settings, url: str, *, until_caught_up: bool, show: Show = unseen) -> None:
@@ -30,7 +30,7 @@ def project(settings: Settings, url: str, *, until_caught_up: bool, show: Show =
 def _follow(settings: Settings, url: str, until_caught_up: bool, advance: Advance) -> None:  # noqa: FBT001  # by partial
     logger = set_up_logging(settings.log_format, settings.log_level)
     projector = Projector(settings, url, logger, until_caught_up=until_caught_up, on_progress=advance)
-    asyncio.run(_to_its_end(projector))
+    run_loop(_to_its_end(projector))
     if projector.interrupted:
         raise KeyboardInterrupt
 

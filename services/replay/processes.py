@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -14,6 +13,7 @@ from services.runtime.collector import calm_collector
 from services.runtime.errors import FieldtallyError
 from services.runtime.forked import Advance, Show, run_forked, unseen
 from services.runtime.settings import Settings, SideSettings
+from services.runtime.signals import run_loop
 from services.store.connection import connect
 from services.store.generations import RedisGenerations
 from services.store.keys import PartitionKeys
@@ -38,7 +38,7 @@ def replay_sides(
 def rebuild_sides(settings: Settings, url: str, stops: Mapping[Side, Position]) -> dict[Side, State]:
     """Return each side's state at one position, one side after the other, in this process."""
     return {
-        side.side: asyncio.run(_states(settings, url, side, [stops[side.side]], lambda _: None))[0]
+        side.side: run_loop(_states(settings, url, side, [stops[side.side]], lambda _: None))[0]
         for side in settings.sides
         if side.side in stops
     }
@@ -50,7 +50,7 @@ def histories_of_sides(
     """Return what changed the watched cells of each side, up to and with a position; one side after the other, here."""
     with show() as advance:
         return {
-            side.side: asyncio.run(_watched(settings, url, side, stops[side.side], watched, advance))
+            side.side: run_loop(_watched(settings, url, side, stops[side.side], watched, advance))
             for side in settings.sides
             if side.side in stops
         }
@@ -72,7 +72,7 @@ def _replay(
     settings: Settings, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
 ) -> list[State]:
     calm_collector()
-    return asyncio.run(_states(settings, url, side, stops, advance))
+    return run_loop(_states(settings, url, side, stops, advance))
 
 
 async def _states(
@@ -114,7 +114,7 @@ def _rebuild(
     advance: Advance,
 ) -> Rebuilt | FieldtallyError:
     calm_collector()
-    return asyncio.run(_rebuilt(settings, url, side, advance, swap=swap))
+    return run_loop(_rebuilt(settings, url, side, advance, swap=swap))
 
 
 async def _rebuilt(

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from services.runtime.errors import FieldtallyError
+from services.runtime.signals import comes_again
 
 Result = TypeVar("Result")
 
@@ -24,7 +25,6 @@ Show: TypeAlias = Callable[[], AbstractContextManager[Advance]]
 """Begins to show progress; entered when the processes run, since a bar draws in a thread of its own."""
 
 LOOK_S: Final = 0.1
-AGAIN_S: Final = 0.01
 
 _HANDED_ON: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -129,7 +129,7 @@ class _Child:
 def _run(work: Callable[[Advance], Any], done: Any, tell: Connection) -> None:
     signal.signal(signal.SIGINT, _interrupt_once)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sys.unraisablehook = _interrupt_again
+    comes_again(signal.SIGINT, _interrupt_once, KeyboardInterrupt)
     # Started while signals are still held back, and so born deaf to them: one must reach the main thread, or a wait
     # there is not cut short.
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -156,15 +156,6 @@ def _interrupt_once(_number: int, _frame: FrameType | None) -> None:
     """A terminal's Ctrl-C reaches every process, and the parent hands it on besides: the second must not cut us off."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """An interruption that came while an object was being finalized is swallowed there: it is to come once more."""
-    if unraisable.exc_type is not KeyboardInterrupt:
-        sys.__unraisablehook__(unraisable)
-        return
-    signal.signal(signal.SIGINT, _interrupt_once)
-    threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 def _end_with_parent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import signal
@@ -16,6 +15,7 @@ import uvicorn
 import uvloop
 
 from services.runtime.errors import FieldtallyError, UsageError
+from services.runtime.signals import handlers, run_loop
 
 KEEP_ALIVE_S: Final = 60
 BACKLOG: Final = 512
@@ -86,14 +86,14 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+        before = handlers()
+        for number in before:
+            signal.signal(number, self.handle_exit)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @property
     def interrupted(self) -> bool:
@@ -121,8 +121,7 @@ def serve(make: Callable[[], Application], listener: socket.socket, **options: A
         FieldtallyError: what the application could not start for.
 
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(make, listener, options))
+    return run_loop(_serve(make, listener, options), uvloop.new_event_loop)
 
 
 async def _serve(make: Callable[[], Application], listener: socket.socket, options: dict[str, Any]) -> bool:
