@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -22,6 +23,7 @@ from services.runtime.embedded import embedded_server, ended, restarting
 from services.runtime.errors import DamagedLogError, UnreachableError, UnsoundTalliesError, UsageError
 from services.runtime.keeper import end_with_parent
 from services.runtime.settings import ENV_PREFIX, Settings, SideSettings
+from services.runtime.signals import ENDING
 from services.store.connection import check_server, connect
 from services.store.contract import LogExtent
 from services.store.generations import RedisGenerations
@@ -128,23 +130,33 @@ class Program:
             self._process.wait()
 
     def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(  # noqa: S603  # the program is this very Python, and no shell reads the words
-            [sys.executable, "-m", "services.cli", self._command],
-            env=self._environment,
-            text=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509  # it only asks the kernel, whatever threads there are
-        )
+        # Held back meanwhile: a signal that came now would be lost, or leave a process that nobody ends.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            return subprocess.Popen(  # noqa: S603  # the program is this very Python, and no shell reads the words
+                [sys.executable, "-m", "services.cli", self._command],
+                env=self._environment,
+                text=True,
+                preexec_fn=partial(_begin, before),  # noqa: PLW1509  # it only asks the kernel, whatever threads there are
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(mask: Iterable[int]) -> None:
+    end_with_parent()
+    for number in ENDING:
+        if callable(signal.getsignal(number)):  # of ours, which is not there any more
+            signal.signal(number, signal.SIG_DFL)
+    # Ctrl-C in the terminal is for who started us, and ends us: it is ignored until we can handle it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager
 def program_beside(command: str, url: str, **changed: str) -> Iterator[Program]:
     """Run one of our commands as a process of its own for as long as this lasts, with some settings changed."""
-    # Ctrl-C in the terminal is for us, and we end it: what is ignored now, it ignores until it can handle it.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        program = Program(command, url, changed)
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    program = Program(command, url, changed)
     try:
         yield program
     finally:
