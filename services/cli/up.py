@@ -51,9 +51,9 @@ def up() -> int:
         kept_running(chosen, logger),
         _ending_with(projector, screen, start_again=chosen.redis_url is None),
     ):
-        token = run_async(viewer_token(chosen, url))
-        threading.Thread(target=say_where, args=(chosen, token, screen), daemon=True).start()
         try:
+            token = run_async(viewer_token(chosen, url))
+            threading.Thread(target=say_where, args=(chosen, token, screen), daemon=True).start()
             interrupted = serve_and_say(
                 chosen, url, logger, listener,
                 "Ctrl-C ends\n`fieldtally devices enrol SI-MP-07` in another terminal gives out a token",
