@@ -48,7 +48,11 @@ class _WithExamples(click.Command):
             return super().invoke(ctx)
         except _InterruptedError:
             raise
-        except KeyboardInterrupt as error:
+        except (click.ClickException, FieldtallyError):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if not _of_interruption(error):
+                raise
             raise _InterruptedError(self.stands) from error
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -166,6 +170,13 @@ def run(commands: click.Group, args: list[str]) -> int:
         kind = type(error).__name__
         return _say(f"fieldtally: a fault in Fieldtally itself ({kind}); FIELDTALLY_LOG_LEVEL=debug shows where", 70)
     return code if isinstance(code, int) else 0
+
+
+def _of_interruption(error: BaseException | None) -> bool:
+    """Say whether an error came of Ctrl-C: between two steps of a library it may come out as a fault of that."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _debugging() -> bool:

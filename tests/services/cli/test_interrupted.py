@@ -45,3 +45,18 @@ def test_an_interruption_says_what_stands(
         assert outcome.err.startswith("interrupted: ")
         assert said in outcome.err
     assert (1 if said else 0) == len(outcome.err.splitlines())
+
+
+def test_an_interruption_that_comes_out_as_a_fault_of_a_library_is_one(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: Any) -> NoReturn:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("generator didn't yield")
+
+    monkeypatch.setattr(server, "connect", interrupt)
+    outcome = cli("replay", DATA_DIR=str(tmp_path))
+    assert (130, "") == (outcome.code, outcome.out)
+    assert outcome.err.startswith("interrupted: nothing was changed")
