@@ -48,7 +48,8 @@ async def archive_log(
     """Archive the log's entries up to a position, or to where it ends now; return the segments that are new.
 
     Raises:
-        DamagedLogError: entries are gone that were never archived, or the archive is not what was written.
+        DamagedLogError: entries are gone that were never archived, or the archive is not what was written, as which
+            it is verified first.
         UsageError: somebody archives here at this moment, or the folder cannot be written.
 
     """
@@ -62,6 +63,7 @@ async def archive_log(
                 f"{extent.archived:,} are archived up to {extent.archive_end}; restore the log from a copy before "
                 "anything is archived"
             )
+        archive.paths()  # nothing is written behind what is damaged: the new head would vouch for it
         last = min(extent.last, until, key=order) if until else extent.last
         new = []
         while order(archive.end) < order(last):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
@@ -120,7 +121,7 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
         raise UsageError("--head takes the 64 digits that `fieldtally archive` printed for a side, and needs --side")
     sides = [chosen.side(side)] if side is not None else list(chosen.sides)
     folders = {one.side: archive_folder(chosen.archive_dir, chosen.prefix, one.side) for one in sides}
-    without = [one for one, folder in folders.items() if not (folder.exists() or chosen.archive_dir.is_file())]
+    without = [one for one, folder in folders.items() if not (_begun(folder) or chosen.archive_dir.is_file())]
     if len(without) == len(folders):
         raise UsageError(
             f"there is no archive of {', '.join(without)} in {chosen.archive_dir}, so nothing was verified: set "
@@ -155,6 +156,11 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
         return DamagedLogError.exit_code
     nothing = without or not any(one.manifest.segments for one in verified)
     return UsageError.exit_code if nothing else 0
+
+
+def _begun(folder: Path) -> bool:
+    """Tell whether a side was ever archived in a folder: an empty one says no more than none."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 @command(

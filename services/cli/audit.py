@@ -29,12 +29,12 @@ from services.cli.output import (
     progress,
 )
 from services.cli.selectors import NOT_CUT, AsOf, read_as_of, read_value
-from services.cli.server import SideStore, log_extents, server_url, side_stores
+from services.cli.server import SideStore, log_extents, note_absent, require_entries, server_url, side_stores
 from services.replay.audit import Live, Verdict, compare, read_live, terms
 from services.replay.processes import histories_of_sides, replay_sides
 from services.runtime.clock import now
 from services.runtime.errors import UsageError
-from services.runtime.settings import Settings, hide_password
+from services.runtime.settings import Settings
 from services.tally.cells import CELL_PARTS, Cell, cell_text
 from services.tally.compare import Finding, unknown_dimension
 from services.tally.fold import State
@@ -133,14 +133,9 @@ def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> A
     with server_url(chosen, reading=True) as url:
         lives = run_async(_lives(replace(chosen, redis_url=url)))
         extents = run_async(log_extents(replace(chosen, redis_url=url), as_of))
+        require_entries(chosen, extents, "audited")
+        note_absent(extents)
         entries = sum(extent.entries for extent in extents.values())
-        if not entries:
-            where = hide_password(chosen.redis_url) if chosen.redis_url else f"the embedded server in {chosen.data_dir}"
-            raise UsageError(
-                f"there is no log or archive here, so nothing was audited: no side ({', '.join(extents)}) has an entry "
-                f"on {where} under the prefix {chosen.prefix!r}, or in {chosen.archive_dir}; set FIELDTALLY_REDIS_URL "
-                "or FIELDTALLY_DATA_DIR to where they are"
-            )
         ends = {live.side.side: _earlier(live.log_end, as_of.get(live.side.side)) for live in lives}
         stops = {live.side.side: sorted([live.position, ends[live.side.side]], key=order) for live in lives}
         states = replay_sides(chosen, url, stops, lambda: progress("auditing", entries))
@@ -149,6 +144,8 @@ def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> A
             first, last = replayed
             at_live = first if live.position == stops[live.side.side][0] else last
             rebuilt.append((at_live, last if at_live is first else first))
+        if not any(at_end.checkpoint.entries for _, at_end in rebuilt):
+            raise UsageError("nothing had been recorded by --as-of, so nothing was audited; leave it out, or say later")
 
         # Only now: these start threads, and what has threads must not be forked, as a replay is.
         from services.archive.engine import second_opinion  # noqa: PLC0415
@@ -255,9 +252,13 @@ def print_verdict(
 ) -> None:
     """Print the audit for a person: what was compared, what deserves a look, and last what became of the claims."""
     explained = {kind: [one for one in parted if one.kind == kind] for kind in ("live", "sql", "claim")}
-    if verdict.live_equals_rebuilt:
-        at = ", ".join(f"{side} {position}" for side, position in verdict.live_position.items())
-        print(f"live equals rebuilt: every cell agrees at {at}")
+    compared = {side: at for side, at in verdict.live_position.items() if side not in verdict.uncounted}
+    if not verdict.differences:
+        if compared:
+            at = ", ".join(f"{side} {position}" for side, position in compared.items())
+            print(f"live equals rebuilt: every cell agrees at {at}")
+        if verdict.uncounted:
+            print(f"live not compared: {', '.join(verdict.uncounted)} has no live tallies here")
     else:
         rows = [{"cell": cell_text(row.cell), "live": row.live, "rebuilt": row.rebuilt} for row in verdict.differences]
         print_records(
@@ -276,7 +277,7 @@ def print_verdict(
             print_cells(one)
     for side, entries in verdict.entries_behind.items():
         if side in copies:
-            note(f"side {side}: this server has an archive and no log, so there are no live tallies to compare")
+            note(f"side {side}: this server has an archive and no log, so nothing of it is live")
         elif entries:
             behind = many(entries, "entry", "entries")
             note(f"side {side}: {behind} not in the live tallies yet; is the projector running?")

@@ -124,7 +124,7 @@ async def _side(store: SideStore, requeued: int) -> list[Finding]:
     checkpoint = stored.checkpoint or Checkpoint(fold_version=FOLD_VERSION)
     findings = [
         _log(side, extent, checkpoint),
-        _tallies(store.side, extent, checkpoint, present=stored.checkpoint is not None),
+        _tallies(store.side, extent, stored.checkpoint),
         *_audited(side, await store.glance.audit(), checkpoint, stored.tallies),
     ]
     parked = checkpoint.counters.parked
@@ -195,13 +195,21 @@ def _log(side: str, extent: LogExtent, checkpoint: Checkpoint) -> Finding:
     return Finding("ok", f"{side} log", f"{many(extent.entries, 'entry', 'entries')} to {extent.last}{archived}")
 
 
-def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint, *, present: bool) -> Finding:
+def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint | None) -> Finding:
     what = f"{side.side} tallies"
+    if extent.apart and not checkpoint:
+        found = "none: this server has an archive and no log"
+        return Finding("ok", what, f"{found}; `audit`, `replay`, `stats`, `events` and `sql` read the archive")
+    if not checkpoint:
+        if extent.entries:
+            found = f"none, and {many(extent.entries, 'entry', 'entries')} in the log"
+            return Finding("look", what, found, "is `fieldtally project` running?")
+        return Finding("ok", what, "none yet: nothing was recorded")
     try:
         require_zone(side, checkpoint)
     except UsageError as error:
         return Finding("wrong", what, f"days counted in {checkpoint.zone}", str(error), error.exit_code)
-    if present and checkpoint.fold_version != FOLD_VERSION:
+    if checkpoint.fold_version != FOLD_VERSION:
         found = f"made by counting rules version {checkpoint.fold_version}, this program has {FOLD_VERSION}"
         return Finding("wrong", what, found, f"{REBUILD}, then start `fieldtally project`", 1)
     behind = extent.appended - checkpoint.entries

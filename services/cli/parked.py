@@ -7,9 +7,9 @@ from typing import Any, Final
 import click
 
 from schemas.tallies import Parked, Requeued
-from schemas.vocabulary import ParkedReason, Position
+from schemas.vocabulary import ParkedReason, Position, Side
 from services.cli.command import command, group, run_async, settings
-from services.cli.output import Format, format_option, print_records, printable
+from services.cli.output import Format, format_option, note, print_records, printable
 from services.cli.requeue import requeue, requeued_of
 from services.cli.server import SideStore, side_stores
 from services.runtime.errors import UsageError
@@ -24,6 +24,11 @@ IN_WORDS: Final[dict[ParkedReason, str]] = {
     "wrong-side": "The entry stands in the log of a side that it does not belong to.",
     "conflict": "The log already holds this report, at the same revision, with other content; the first one stands.",
 }
+
+UNCOUNTED: Final = (
+    "nothing is counted here yet, and so nothing parked; `fieldtally project` does that, and where only a copy of the "
+    'archive is, `fieldtally sql "SELECT * FROM parked"` shows what it would set aside'
+)
 
 
 @group("parked", "parked list", "parked show 1710385929000-0")
@@ -41,11 +46,13 @@ def list_parked(output_format: Format) -> None:
 
     Of one that was requeued, also by whom, why and when, and where it stands now.
     """
-    rows = run_async(_all())
+    rows, uncounted = run_async(_all())
     columns = (*COLUMNS, "requeued") if any("requeued" in row for row in rows) else COLUMNS
     if output_format in ("table", "csv"):
         rows = [row | {"requeued": in_words(row["requeued"])} if "requeued" in row else row for row in rows]
     print_records(rows, columns, output_format, "parked entries")
+    for one in uncounted:
+        note(f"side {one}: {UNCOUNTED}")
 
 
 @command("show", "parked show 1710385929000-0", "parked show 1710385929000-0 --side SI")
@@ -87,15 +94,22 @@ def in_words(requeued: Requeued) -> str:
     return f"{where}, {requeued.at:%Y-%m-%dT%H:%M:%SZ} by {requeued.by.rpartition('/')[2]}: {requeued.because}"
 
 
-async def _all() -> list[dict[str, Any]]:
+async def _all() -> tuple[list[dict[str, Any]], list[Side]]:
     async with side_stores(settings(), reading=True) as stores:
         requeued = await requeued_of(stores)
-        return [
+        rows = [
             {"side": store.side.side, "position": position, "reason": entry.reason, "detail": entry.detail}
             | ({"requeued": requeued[at]} if (at := (store.side.side, position)) in requeued else {})
             for store in stores
             for position, entry in (await store.store.parked()).items()
         ]
+        return rows, [store.side.side for store in stores if await _uncounted(store)]
+
+
+async def _uncounted(store: SideStore) -> bool:
+    """Tell whether the projector, which sets entries aside, has never run here though there is a log."""
+    live = await store.generations.look(await store.generations.live())
+    return live.position is None and bool((await store.log.extent()).entries)
 
 
 async def _one(position: str, side: str | None) -> list[tuple[SideStore, Parked, Entry | None, Requeued | None]]:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from schemas.vocabulary import Side
 from services.cli.command import command, run_async, settings
 from services.cli.output import Format, format_option, many, note, print_records, progress
-from services.cli.server import server_url, side_stores
+from services.cli.server import require_entries, server_url, side_stores
 from services.replay.processes import rebuild_generations
 from services.replay.rebuild import Rebuilt, entries_left
 from services.runtime.errors import DamagedLogError, FieldtallyError
@@ -50,6 +50,7 @@ def rebuild(*, swap: bool, drop: bool, output_format: Format) -> int:
     with server_url(chosen) as url:
         here = replace(chosen, redis_url=url)
         if swap or not drop:
+            run_async(_require_entries(chosen, here))
             left = run_async(_entries_left(here))
             outcomes = rebuild_generations(here, url, swap=swap, show=lambda: progress("rebuilding", left))
             for side, found in outcomes.items():
@@ -67,6 +68,12 @@ def rebuild(*, swap: bool, drop: bool, output_format: Format) -> int:
     if failures:
         raise failures[0]
     return 1 if any(one.differences and not one.swapped for one in rebuilt.values()) else 0
+
+
+async def _require_entries(chosen: Settings, here: Settings) -> None:
+    async with side_stores(here) as stores:
+        with suppress(DamagedLogError):  # so there is something; see below
+            require_entries(chosen, {store.side.side: await store.log.extent() for store in stores}, "rebuilt")
 
 
 async def _entries_left(chosen: Settings) -> int:

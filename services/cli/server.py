@@ -22,7 +22,7 @@ from services.replay.rebuild import Rebuildable
 from services.runtime.embedded import embedded_server, ended, restarting
 from services.runtime.errors import DamagedLogError, UnreachableError, UnsoundTalliesError, UsageError
 from services.runtime.keeper import end_with_parent
-from services.runtime.settings import ENV_PREFIX, Settings, SideSettings
+from services.runtime.settings import ENV_PREFIX, Settings, SideSettings, hide_password
 from services.runtime.signals import ENDING
 from services.store.connection import check_server, connect
 from services.store.contract import LogExtent
@@ -33,6 +33,7 @@ from services.store.loading import load_fitting, require_one_log
 from services.store.requeued import RedisRequeued
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import WholeLog, open_log
+from services.tally.names import absent_side
 
 STOP_S: Final = 10
 
@@ -195,6 +196,25 @@ async def log_extents(settings: Settings, as_of: AsOf = NOT_CUT) -> dict[Side, L
         extents = {store.side.side: await _extent(store) for store in stores}
         await note_early(stores, as_of)
         return extents
+
+
+def require_entries(settings: Settings, extents: Mapping[Side, LogExtent], undone: str) -> None:
+    """Raise UsageError if no side has an entry: whoever asks has most likely the wrong folder or server."""
+    if any(extent.entries for extent in extents.values()):
+        return
+    where = hide_password(settings.redis_url) if settings.redis_url else f"the embedded server in {settings.data_dir}"
+    raise UsageError(
+        f"there is no log or archive here, so nothing was {undone}: no side ({', '.join(extents)}) has an entry on "
+        f"{where} under the prefix {settings.prefix!r}, or in {settings.archive_dir}; set FIELDTALLY_REDIS_URL or "
+        "FIELDTALLY_DATA_DIR to where they are"
+    )
+
+
+def note_absent(extents: Mapping[Side, LogExtent]) -> None:
+    """Say of which sides nothing is here while others have a log: their zeros may be missing figures."""
+    absent = [side for side, extent in extents.items() if not extent.entries]
+    if absent and len(absent) < len(extents):
+        note(absent_side(absent))
 
 
 async def require_own_archives(stores: Iterable[SideStore]) -> None:

@@ -22,7 +22,7 @@ from services.cli.command import ONLY_READ, command, run_async, settings
 from services.cli.output import Figure, Format, RecordWriter, format_option, note, print_table, printable
 from services.cli.second import second_engine
 from services.cli.selectors import AsOf, read_as_of
-from services.cli.server import log_extents, server_url
+from services.cli.server import log_extents, note_absent, server_url
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
 from services.store.contract import LogExtent
@@ -61,6 +61,7 @@ def sql(*, query: str | None, as_of: str | None, schema: bool, output_format: Fo
     until = read_as_of(chosen, as_of)
     with server_url(chosen, reading=True) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url)))
+        note_absent(extents)
         _ask(chosen, url, extents, until, query, output_format)
 
 

@@ -40,6 +40,7 @@ from services.statistics.render import (
     spread,
 )
 from services.statistics.tables import TABLES, Asked, Counted, TableName, build
+from services.tally.balances import Replayed, balances_of
 from services.tally.digest import state_digest
 from services.tally.fold import FOLD_VERSION, State
 from services.tally.names import unknown_names
@@ -125,6 +126,10 @@ def stats(
             print(_lines(publication, Console()), end="")  # as wide as the terminal
         else:
             write(_WRITERS[output_format](publication))
+    if output_format in ("csv", "sdmx-csv"):  # whose rows have no place for them
+        for table in publication.tables:
+            for text in table.notes:
+                note(f"{table.name}: {text}")
     if min_cell:
         small, others = (
             sum(each) for each in zip(*((one.small, one.others) for one in publication.tables), strict=True)
@@ -176,9 +181,9 @@ def _moment(position: Position) -> datetime:
         raise UsageError(f"--as-of {position!r}: no calendar goes that far; leave it out for the log's end") from error
 
 
-def _counted(chosen: Settings, states: Sequence[State]) -> Counted:
+def _counted(chosen: Settings, states: Sequence[Replayed]) -> Counted:
     begun = frozenset(state.side for state in states if state.checkpoint.entries)
-    return Counted(join(states), terms(chosen.sides, states), begun)
+    return Counted(join(states), terms(chosen.sides, states), begun, balances_of(states))
 
 
 def _stand(states: Sequence[State]) -> Stand:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 from msgspec.structs import replace
 
 from services.cli.command import ONLY_READ, command, run_async, settings
 from services.cli.output import Format, format_option, note, print_records, progress
 from services.cli.selectors import AsOf, read_as_of, read_selection, selector_options
-from services.cli.server import SideStore, log_extents, server_url, side_stores
+from services.cli.server import SideStore, log_extents, note_absent, server_url, side_stores
 from services.replay.audit import join, terms
 from services.replay.processes import replay_sides
 from services.runtime.settings import Settings
+from services.tally.balances import Replayed, balances_of, cut_balances
 from services.tally.digest import state_digest
 from services.tally.fold import State
 from services.tally.names import unknown_names
@@ -73,7 +76,10 @@ def replay(
     chosen = settings()
     selection = read_selection(chosen, by, where, first_day, last_day)
     until = read_as_of(chosen, as_of)
-    _print(chosen, selection, _rebuilt(chosen, until), output_format, "rebuilt tallies")
+    states = _rebuilt(chosen, until)
+    _print(chosen, selection, states, output_format, "rebuilt tallies")
+    for text in cut_balances(balances_of(states), selection, terms(chosen.sides, states)):
+        note(text)
 
 
 async def _live(chosen: Settings) -> list[State]:
@@ -91,16 +97,17 @@ async def live_state(side_store: SideStore) -> State:
     return state
 
 
-def _rebuilt(chosen: Settings, until: AsOf) -> list[State]:
+def _rebuilt(chosen: Settings, until: AsOf) -> list[Replayed]:
     with server_url(chosen, reading=True) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url), until))
+        note_absent(extents)
         stops = {side: [until.get(side, extent.last)] for side, extent in extents.items()}
         entries = sum(extent.entries for extent in extents.values())
         replayed = replay_sides(chosen, url, stops, lambda: progress("replaying", entries))
         return [state for (state,) in replayed.values()]
 
 
-def _print(chosen: Settings, selection: Selection, states: list[State], output_format: Format, what: str) -> None:
+def _print(chosen: Settings, selection: Selection, states: Sequence[State], output_format: Format, what: str) -> None:
     counted = join(states)
     of = terms(chosen.sides, states)
     rows = roll_up(counted, selection, of)

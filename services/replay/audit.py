@@ -8,11 +8,12 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from schemas.claims import Claim
-from schemas.vocabulary import Position, Side
+from schemas.vocabulary import START, Position, Side
 from services.replay.replay import Replay
 from services.runtime.settings import SideSettings
 from services.store.contract import Log, TallyStore
 from services.store.loading import load_fitting, require_zone
+from services.tally.balances import Replayed, balances_of
 from services.tally.cells import Tallies
 from services.tally.compare import Difference, Disagreement, Finding, differences, judge
 from services.tally.digest import state_digest
@@ -32,7 +33,8 @@ class Audited(NamedTuple):
 class Verdict(Struct, frozen=True):
     """What an audit found. `position` and `digest` are those of the rebuilt tallies, at the log's end or as of then.
 
-    `live_position` and `live_digest` are those of each side's live tallies. `disagreements` are the cells that the
+    `live_position` and `live_digest` are those of each side's live tallies; `uncounted` are the sides that have a log
+    and no live tallies at all, so that there was nothing to compare. `disagreements` are the cells that the
     second engine counts otherwise at `position`; None if it was not asked.
     """
 
@@ -44,11 +46,15 @@ class Verdict(Struct, frozen=True):
     differences: list[Difference]
     findings: list[Finding]
     disagreements: list[Disagreement] | None = None
+    uncounted: Sequence[Side] = ()
 
     @property
-    def live_equals_rebuilt(self) -> bool:
-        """Whether the live tallies equal the rebuilt ones, each side at the position the live ones had reached."""
-        return not self.differences
+    def live_equals_rebuilt(self) -> bool | None:
+        """Whether the live tallies equal the rebuilt ones, each side at the position the live ones had reached.
+
+        None if nothing differs, and there is a side of which none are live.
+        """
+        return False if self.differences else None if self.uncounted else True
 
     @property
     def fold_equals_sql(self) -> bool | None:
@@ -59,13 +65,13 @@ class Verdict(Struct, frozen=True):
     def agreed(self) -> list[Side]:
         """The sides whose live tallies equal the rebuilt ones, and where the second engine agrees with the fold."""
         differing = {row.cell[0] for row in (*self.differences, *(self.disagreements or ()))}
-        return [side for side in self.live_position if side not in differing]
+        return [side for side in self.live_position if side not in differing and side not in self.uncounted]
 
     @property
     def clean(self) -> bool:
         """Whether nothing was found."""
         confirmed = all(finding.verdict == "confirmed" for finding in self.findings)
-        return self.live_equals_rebuilt and not self.disagreements and confirmed
+        return not self.differences and not self.disagreements and confirmed
 
 
 class Live(NamedTuple):
@@ -94,16 +100,16 @@ async def audit(
         live = await read_live(side, log, store)
         replay = Replay(side, log)
         await replay.run(live.position, on_progress)
-        at_live = replay.state.copy()
+        at_live = replay.replayed()
         await replay.run(live.log_end, on_progress)
         lives.append(live)
-        rebuilt.append((at_live, replay.state))
+        rebuilt.append((at_live, replay.replayed()))
     return compare(lives, rebuilt, claims)
 
 
 def compare(
     lives: Sequence[Live],
-    rebuilt: Sequence[tuple[State, State]],
+    rebuilt: Sequence[tuple[Replayed, Replayed]],
     claims: Sequence[Claim],
     second: Mapping[Side, Tallies] | None = None,
 ) -> Verdict:
@@ -119,6 +125,7 @@ def compare(
         position={state.side: state.checkpoint.position for state in ends},
         digest=state_digest(counted),
         live_position={live.side.side: live.position for live in lives},
+        uncounted=[live.side.side for live in lives if live.position == START != live.log_end],
         entries_behind={
             at_end.side: max(0, at_end.checkpoint.entries - at_live.checkpoint.entries) for at_live, at_end in rebuilt
         },
@@ -128,7 +135,7 @@ def compare(
             for live, (at_live, _) in zip(lives, rebuilt, strict=True)
             for difference in differences(live.tallies, at_live.tallies)
         ],
-        findings=judge(claims, counted, terms(sides, ends)),
+        findings=judge(claims, counted, terms(sides, ends), balances_of(ends)),
         disagreements=None
         if second is None
         else [Disagreement(*row) for state in ends for row in differences(state.tallies, second[state.side])],

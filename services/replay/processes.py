@@ -19,13 +19,13 @@ from services.store.generations import RedisGenerations
 from services.store.keys import PartitionKeys
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import WholeLog, open_log
+from services.tally.balances import Replayed
 from services.tally.cells import Cell
-from services.tally.fold import State
 
 
 def replay_sides(
     settings: Settings, url: str, stops: Mapping[Side, Sequence[Position]], show: Show = unseen
-) -> dict[Side, list[State]]:
+) -> dict[Side, list[Replayed]]:
     """Return each side's state at each of its stops, which are positions in ascending order."""
     works = {
         str(side.side): partial(_replay, settings, url, side, stops[side.side])
@@ -35,7 +35,7 @@ def replay_sides(
     return dict(zip(stops, run_forked(works, show), strict=True))
 
 
-def rebuild_sides(settings: Settings, url: str, stops: Mapping[Side, Position]) -> dict[Side, State]:
+def rebuild_sides(settings: Settings, url: str, stops: Mapping[Side, Position]) -> dict[Side, Replayed]:
     """Return each side's state at one position, one side after the other, in this process."""
     return {
         side.side: run_loop(_states(settings, url, side, [stops[side.side]], lambda _: None))[0]
@@ -70,14 +70,14 @@ async def _watched(
 
 def _replay(
     settings: Settings, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
-) -> list[State]:
+) -> list[Replayed]:
     calm_collector()
     return run_loop(_states(settings, url, side, stops, advance))
 
 
 async def _states(
     settings: Settings, url: str, side: SideSettings, stops: Sequence[Position], advance: Advance
-) -> list[State]:
+) -> list[Replayed]:
     client = connect(url)
     try:
         log = open_log(client, url, PartitionKeys(settings.prefix, side.side), settings.archive_dir)
@@ -86,7 +86,7 @@ async def _states(
         states = []
         for stop in stops:
             await replay.run(stop, advance)
-            states.append(replay.state.copy())
+            states.append(replay.replayed())
         return states
     finally:
         await client.aclose()

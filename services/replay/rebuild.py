@@ -18,7 +18,7 @@ from services.runtime.errors import DamagedLogError, UsageError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry, Log, LogExtent
 from services.store.generations import RedisGenerations, moved_on, number
-from services.store.loading import load_fitting, require_one_log, require_zone
+from services.store.loading import load_fitting, require_zone
 from services.store.tally_store import RedisTallyStore
 from services.store.turn import take_turn
 from services.tally.cells import Tallies
@@ -197,8 +197,10 @@ async def _read_live(one: Rebuildable) -> _Live:
             ) from error
         return _Live(found.name, found.position, {}, str(error).partition(";")[0])
     stored, checkpoint, _ = await load_fitting(one.side, one.log, one.store)
+    if stored.checkpoint is None:
+        return _Live(stored.generation, None, {}, "there are no live tallies yet")
     problem = ""
-    if stored.checkpoint and checkpoint.fold_version != FOLD_VERSION:
+    if checkpoint.fold_version != FOLD_VERSION:
         problem = f"counted by rules version {checkpoint.fold_version}, this program has version {FOLD_VERSION}"
     try:
         require_zone(one.side, checkpoint)
@@ -237,7 +239,8 @@ def _beginning() -> Checkpoint:
 
 
 def _require_whole(side: Side, extent: LogExtent) -> None:
-    require_one_log(side, extent)
+    if extent.foreign:  # whatever is written here would be of a log that this server does not have
+        raise DamagedLogError(f"side {side}: {extent.foreign}")
     if extent.lost:
         raise DamagedLogError(
             f"the log of side {side} is incomplete: it holds {extent.length} of the {extent.appended} entries ever "

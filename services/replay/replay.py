@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import asdict
+
+from schemas.events import OpeningBalance
 from schemas.vocabulary import Position, order
 from services.runtime.errors import DamagedLogError
 from services.runtime.settings import SideSettings
@@ -13,6 +16,7 @@ from services.store.contract import Log
 from services.store.index_entry import IndexEntry
 from services.store.loading import require_one_log
 from services.store.versions import versions_in_force
+from services.tally.balances import Replayed
 from services.tally.fold import Arrival, Key, State, Version, fold
 
 if TYPE_CHECKING:
@@ -29,10 +33,15 @@ class Replay:
 
     def __init__(self, side: SideSettings, log: Log, recurring: Recurring | None = None) -> None:
         self.state = State(side.side, side.zone)
+        self._balances: dict[Key, OpeningBalance] = {}
         self._log = log
         self._recurring = recurring
         self._index: dict[Key, IndexEntry] = {}  # where each report stands, if nobody knows which come again
         self._awaited: dict[Key, Version] = {}  # else the reports themselves that do
+
+    def replayed(self) -> Replayed:
+        """Return the state as it is now, with the opening balances in force; what is folded later leaves it alone."""
+        return Replayed(**asdict(self.state.copy()), balances=self._balances.copy())
 
     async def run(self, until: Position, on_progress: Callable[[int], None] = lambda _: None) -> None:
         """Fold every entry up to and with a position; DamagedLogError if the log is not whole."""
@@ -70,6 +79,11 @@ class Replay:
     async def _fold(self, arrivals: list[Arrival]) -> None:
         changes = fold(self.state, arrivals, await self._known(arrivals))
         self.state.take(changes)
+        for key, version in changes.index.items():
+            if isinstance(version.event, OpeningBalance):
+                self._balances[key] = version.event
+            elif self._balances:
+                self._balances.pop(key, None)  # withdrawn
         self._remember(arrivals, changes.index)
 
     def _remember(self, arrivals: list[Arrival], index: Mapping[Key, Version]) -> None:

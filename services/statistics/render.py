@@ -135,6 +135,7 @@ def notes_on(publication: Publication, table: Table) -> Iterator[str]:
         yield f"as known then: by what had been received one year before {_time(publication.moment)}"
         if any(figure.count is None and not figure.hidden for figure in table.figures):
             yield f"{UNKNOWN} not known: the log of a side had not begun then"
+    yield from table.notes
 
 
 def provenance(publication: Publication) -> Iterator[tuple[str, str]]:
@@ -248,6 +249,7 @@ def as_json(publication: Publication) -> bytes:
             "title": table.title,
             "hidden": _hidden(table),
             "where": table.where,
+            "notes": table.notes,
             "rows": [_object(table, figure) for figure in table.figures],
         }
         for table in publication.tables

@@ -14,10 +14,13 @@ from functools import cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas.vocabulary import UNITS, Measure, Side
 from services.statistics.periods import Period, period_of
+from services.tally.balances import Balance, cut_balances
 from services.tally.cells import Tallies
+from services.tally.names import absent_side
 from services.tally.rollup import Dimension, Selection, Terms, roll_up
 from services.tally.suppression import Atom, suppress
 
@@ -62,6 +65,7 @@ class Counted(Struct, frozen=True):
     tallies: Tallies
     terms: Terms
     begun: frozenset[Side]
+    balances: Sequence[Balance] = ()
 
 
 class Asked(Struct, frozen=True):
@@ -97,7 +101,8 @@ class Row(Struct, frozen=True):
 class Table(Struct, frozen=True):
     """One table; `small` is how many of its figures are hidden since they are small, `others` how many with them.
 
-    They are published apart only if these are `countable`. `where` is what all of it was restricted to.
+    They are published apart only if these are `countable`. `where` is what all of it was restricted to, and `notes` are
+    what must be known of its figures.
     """
 
     name: TableName
@@ -109,6 +114,7 @@ class Table(Struct, frozen=True):
     others: int = 0
     countable: bool = True
     where: Mapping[Dimension, tuple[str, ...]] = {}
+    notes: tuple[str, ...] = ()
 
     @property
     def figures(self) -> Iterator[Figure]:
@@ -156,7 +162,27 @@ def build(asked: Asked, now: Counted, then: Counted | None = None) -> list[Table
             for key in keys:
                 sums[key] = sums.get(key, 0) + count
     hidden = _hide(sums, parts, asked.min_cell)
-    return [_table(name, plan, asked, sums, hidden, unknown) for name, plan in plans.items()]
+    tables = (_table(name, plan, asked, sums, hidden, unknown) for name, plan in plans.items())
+    return [replace(table, notes=tuple(_notes(table.name, asked, now))) for table in tables]
+
+
+_PARTS: Final[Mapping[TableName, tuple[Dimension, ...]]] = {"months": ("month",), "smuggling": ("year",)}
+"""By which parts of time a table sums."""
+
+
+def _notes(name: TableName, asked: Asked, now: Counted) -> Iterator[str]:
+    """Yield what must be known of a table's figures: which sides they lack, which balances reach beyond their days."""
+    absent = [side for side in _sides(asked) if side not in now.begun]
+    if absent and now.begun:
+        yield absent_side(absent)
+    measures = asked.where.get("measure") or {"months": ("persons",), "smuggling": SMUGGLING}.get(name, tuple(UNITS))
+    selection = Selection(_PARTS.get(name, ()), {**asked.where, "measure": measures}, asked.first_day, asked.last_day)
+    if name != "year-to-date":
+        yield from cut_balances(now.balances, selection, now.terms)
+    elif this := asked.this_year:
+        for days in (this, this.year_before()):
+            of_days = replace(selection, first_day=days.first, last_day=days.last)
+            yield from cut_balances(now.balances, of_days, now.terms)
 
 
 def _sides(asked: Asked) -> list[Side]:

@@ -82,6 +82,11 @@ class RedisTallyStore:
         *checkpoint, unsound = checkpoint
         if unsound is not None:
             raise self._half_written(generation, unsound.decode(errors="replace"))
+        if checkpoint[0] is None and (tallies or devices or operations):  # they are written together, or not at all
+            raise UnsoundTalliesError(
+                f"the tallies of side {self._keys.side} ({generation}) have lost their checkpoint: nobody knows up to "
+                f"where they count; {REBUILD}"
+            )
         with self._sound(generation):
             return Stored(
                 generation=generation,

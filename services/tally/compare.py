@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.claims import Claim, Relation
+from services.tally.balances import Balance, cut_balances
 from services.tally.cells import Cell, Tallies
 from services.tally.names import unknown_names
 from services.tally.rollup import DIMENSIONS, Dimension, Selection, Terms, roll_up, total
@@ -36,7 +37,8 @@ class Disagreement(NamedTuple):
 class Finding(Struct, frozen=True, omit_defaults=True):
     """What became of one published figure; `key` is empty for the total, else the breakdown's member.
 
-    `note` says which names in the claim nothing in the log has, if there are such.
+    `note` says which names in the claim nothing in the log has, and which opening balances reach beyond its days, if
+    there are such.
     """
 
     text: str
@@ -57,9 +59,9 @@ def differences(live: Tallies, rebuilt: Tallies) -> list[Difference]:
     ]
 
 
-def judge(claims: Iterable[Claim], rebuilt: Tallies, terms: Terms) -> list[Finding]:
+def judge(claims: Iterable[Claim], rebuilt: Tallies, terms: Terms, balances: Sequence[Balance] = ()) -> list[Finding]:
     """Hold published figures against rebuilt tallies: a finding for each total and each member of a breakdown."""
-    return [finding for claim in claims for finding in _judge(claim, rebuilt, terms)]
+    return [finding for claim in claims for finding in _judge(claim, rebuilt, terms, balances)]
 
 
 def of_claim(claim: Claim, key: str, terms: Terms) -> Callable[[Cell], bool]:
@@ -110,13 +112,15 @@ def _selection(claim: Claim) -> Selection:
     return Selection((), where | {"measure": (claim.measure,)}, claim.first_day, claim.last_day)
 
 
-def _judge(claim: Claim, rebuilt: Tallies, terms: Terms) -> Iterable[Finding]:
+def _judge(claim: Claim, rebuilt: Tallies, terms: Terms, balances: Sequence[Balance]) -> Iterable[Finding]:
     selection = _selection(claim)
     relation = _HOLDS[claim.relation]
 
+    beyond = cut_balances(balances, selection, terms)
+
     def finding(key: str, published: int, counted: int, verdict: Verdict) -> Finding:
         names = claim.where | (dict.fromkeys(claim.breakdown, (key,)) if key else {})
-        note = "; ".join(unknown_names(names, rebuilt, terms))
+        note = "; ".join([*unknown_names(names, rebuilt, terms), *(() if key else beyond)])
         return Finding(claim.text, claim.measure, key, published, counted, verdict, note)
 
     counted = total(rebuilt, selection, terms)

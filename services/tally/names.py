@@ -1,6 +1,7 @@
 """Names of operations and sections that nothing in the log has: most likely they are misspelt. Pure.
 
-Other dimensions have closed vocabularies or a form, and a zero of theirs is an answer.
+Likewise sides of which nothing was recorded. Other dimensions have closed vocabularies or a form, and a zero of theirs
+is an answer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ NAMES: Final[Mapping[str, int]] = {"operation": 1, "section": 2}
 """The dimensions whose values are names, with their place in a cell."""
 
 KNOWN_MAX: Final = 5
+
+
+def absent_side(sides: Sequence[str]) -> str:
+    """Say of which sides there is no entry, while there are some of others."""
+    return (
+        f"no entry of side {', '.join(sides)} is here: its figures, and sums of all sides, may lack what was reported"
+    )
 
 
 def unknown_names(where: Mapping[Any, str | Sequence[str]], tallies: Tallies, terms: Terms) -> list[str]:

@@ -144,7 +144,7 @@ def test_nothing_verified_is_not_as_written(log: Log) -> None:
     )
     log.folder.mkdir(parents=True)
     nothing = log.run("archive", "verify")
-    assert (nothing.code, "nothing to verify: no entry is archived" in nothing.err) == (2, True)
+    assert (nothing.code, "there is no archive of SI" in nothing.err) == (2, True)
     log.done("archive")
     written = log.done("archive", "verify").err
     assert f"SI: {LENGTH} entries to {log.positions[-1]} as written" in written
@@ -152,6 +152,34 @@ def test_nothing_verified_is_not_as_written(log: Log) -> None:
     both = log.run("archive", "verify", "--format", "json", SIDES="HR:Europe/Zagreb:HRV," + SI_ONLY)
     assert both.code == 2
     assert {"side": "HR", "file": MANIFEST, "verdict": "there is no archive of this side"} in both.json
+
+
+@pytest.mark.parametrize("harm", ["flipped", "removed"])
+def test_nothing_is_archived_behind_what_is_damaged(log: Log, harm: str) -> None:
+    """The new head would vouch for it."""
+    log.done("archive", "--until", log.positions[99])
+    file, manifest = log.folder / "000001.parquet", log.folder / MANIFEST
+    before = manifest.read_bytes()
+    if harm == "removed":
+        file.unlink()
+    else:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    assert_refused(log.run("archive"), 4, str(file))
+    assert manifest.read_bytes() == before
+
+
+def test_a_side_of_which_nothing_is_here_is_named_and_not_taken_for_zero(log: Log) -> None:
+    log.done("archive")
+    sides = "HR:Europe/Zagreb:HRV," + SI_ONLY
+    said = "no entry of side HR is here: its figures, and sums of all sides, may lack what was reported"
+    for args in (("replay",), ("audit",), ("sql", "SELECT 1"), ("stats", "operations", "--format", "csv")):
+        outcome = log.run(*args, SIDES=sides)
+        assert (outcome.code, said in outcome.err) == (0, True), args
+    for written in ("table", "markdown", "json"):
+        assert said in log.run("stats", "operations", "--format", written, SIDES=sides).out
+    assert said not in log.run("stats", "operations", SIDES=SI_ONLY).out
 
 
 def test_trim_takes_out_what_is_old_and_says_how_much(log: Log) -> None:
@@ -399,7 +427,17 @@ def test_an_auditor_with_a_copy_of_the_folder_gets_the_same_replay_from_an_empty
     audited = there("audit", "--format", "json")
     assert audited.code == 0, audited.err
     assert audited.json["position"] == {"SI": log.positions[-1]}
-    assert "SI: this server has an archive and no log" in there("audit").err
+    assert audited.json["live_equals_rebuilt"] is None
+    in_words = there("audit")
+    assert "SI: this server has an archive and no log" in in_words.err
+    assert "live not compared: SI has no live tallies here" in in_words.out
+    assert "live equals rebuilt" not in in_words.out
+    doctor = {one["what"]: one for one in there("doctor", "--format", "json").json}
+    assert "none: this server has an archive and no log" in doctor["SI tallies"]["found"]
+    assert "SI audit" not in doctor
+    parked = there("parked", "list", "--format", "json")
+    assert (parked.json, "SELECT * FROM parked" in parked.err) == ([], True)
+    assert_refused(there("rebuild"), 4, "the log of this server never held")
     assert "projector" not in there("audit").err
     refused = there("project", "--until-caught-up")
     assert refused.code == 4
@@ -423,7 +461,7 @@ def test_an_archive_that_is_not_that_of_the_log_is_not_read_as_a_part_of_it(
     log: Log, client: redis.Redis, tmp_path: Path, own: int
 ) -> None:
     log.done("archive")
-    client.delete(log.key, f"{{{log.prefix}:SI}}:g1:checkpoint", f"{{{log.prefix}:SI}}:g1:tallies")
+    client.delete(log.key, *client.keys(f"{{{log.prefix}:SI}}:g1:*"))
     feed(client, log.prefix, "SI", [entry(apprehension(id=number)) for number in range(1, own + 1)])
     for args in READINGS:
         refused = log.run(*args)

@@ -230,9 +230,8 @@ def test_live_tallies_that_are_behind_agree_as_far_as_they_reach(
     count(server_url, prefix)
     record(client, prefix, {"SI": [given.apprehension(id=2), given.apprehension(id=3)]})
     outcome = cli("audit", "--claims", claims_file("equals = 3"))
-    assert (0, "side SI: 2 entries not in the live tallies yet; is the projector running?\n") == (
-        outcome.code, outcome.err,
-    )  # fmt: skip
+    assert 0 == outcome.code
+    assert "side SI: 2 entries not in the live tallies yet; is the projector running?\n" in outcome.err
     assert "live equals rebuilt" in outcome.out
 
 
@@ -289,6 +288,26 @@ def test_figures_with_the_same_text_keep_their_own_relation_and_breakdown(
     sign = {"equals": "5", "more_than": "> 5", "at_least": ">= 5", "less_than": "< 5", "at_most": "<= 5"}[relation]
     last = next(line for line in reversed(said) if re.match(r"(confirmed|different) +persons  ", line))
     assert sign == last.split("persons", 1)[1].strip().split("  ")[0]
+
+
+def test_a_claim_about_a_part_of_an_opening_balance_is_told_that_it_has_the_whole(
+    cli: Cli, client: redis.Redis, prefix: str, claims_file: Callable[..., str]
+) -> None:
+    """Until it is withdrawn."""
+    balance = given.opening_balance(
+        id=1, totals=[{"measure": "persons", "count": 653}], period_from="2022-01-01", period_to="2022-12-31"
+    )
+    record(client, prefix, {"SI": [balance, given.apprehension(id=2, persons={"SYR": 4}, time="2022-12-02T03:00:00Z")]})
+    part = claims_file("equals = 657\nfrom = 2022-07-01\nto = 2022-12-31")
+    [claim] = cli("audit", "--claims", part, "--format", "json").json["claims"]
+    said = "includes an opening balance of SI for 2022-01-01 to 2022-12-31, which counts whole on its last day"
+    assert ("confirmed", said) == (claim["verdict"], claim["note"])
+    [whole] = cli("audit", "--claims", claims_file("equals = 657"), "--format", "json").json["claims"]
+    assert "note" not in whole
+    record(client, prefix, {"SI": [given.withdrawal(id=3, amends=1, revision=1)]})
+    part = claims_file("equals = 657\nfrom = 2022-07-01\nto = 2022-12-31")
+    [withdrawn] = cli("audit", "--claims", part, "--format", "json").json["claims"]
+    assert (4, False) == (withdrawn["rebuilt"], "note" in withdrawn)
 
 
 def test_positions_are_said_per_side(capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,12 +130,42 @@ def test_it_is_compared_where_the_live_one_stands(cli: Cli, counted: redis.Redis
     assert ("equal", position.decode()) == (row["verdict"], row["position"])
 
 
-def test_empty_logs_are_equal(cli: Cli) -> None:
+def test_where_nothing_was_recorded_nothing_is_rebuilt(cli: Cli) -> None:
     outcome = cli("rebuild", "--swap", "--drop", "--format", "json")
-    assert 0 == outcome.code
-    assert {("SI", "0-0", 0, "equal"), ("HR", "0-0", 0, "equal")} == {
-        (row["side"], row["position"], row["entries"], row["verdict"]) for row in outcome.json
-    }
+    assert (2, "") == (outcome.code, outcome.out)
+    assert "there is no log or archive here, so nothing was rebuilt" in outcome.err
+
+
+def test_a_log_that_nobody_has_counted_is_rebuilt_to_its_end(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str
+) -> None:
+    """There is nothing to compare with, which is not the same as equal."""
+    record(client, prefix, {"SI": [given.apprehension(id=number) for number in (1, 2, 3)]})
+    outcome = cli("rebuild", "--swap", "--format", "json")
+    assert 0 == outcome.code, outcome.err
+    found = {row["side"]: (row["entries"], row["verdict"], row["swapped"]) for row in outcome.json}
+    assert (3, "nothing to compare with", True) == found["SI"]
+    record(client, prefix, {"SI": [given.apprehension(id=4)]})
+    count(server_url, prefix)
+    audited = cli("audit", "--format", "json")
+    assert (0, True) == (audited.code, audited.json["live_equals_rebuilt"])
+
+
+def test_tallies_that_have_lost_their_checkpoint_are_damaged_and_made_anew(
+    cli: Cli, counted: redis.Redis, prefix: str
+) -> None:
+    """Counting on from the beginning would count everything twice; an empty generation would be a lie."""
+    before = counted.hgetall(key(prefix, "g1:tallies"))
+    counted.delete(key(prefix, "g1:checkpoint"))
+    for args in (("audit",), ("tallies",), ("project", "--until-caught-up")):
+        refused = cli(*args)
+        assert 4 == refused.code, args
+        assert "the tallies of side SI (g1) have lost their checkpoint" in refused.err, args
+        assert "fieldtally rebuild --swap" in refused.err
+    assert before == counted.hgetall(key(prefix, "g1:tallies"))
+    assert 0 == cli("rebuild", "--swap").code
+    assert before == counted.hgetall(key(prefix, "g2:tallies"))
+    assert 0 == cli("audit").code
 
 
 # Differences

@@ -454,6 +454,27 @@ def test_a_markdown_table_has_every_row(cli: Cli) -> None:
     assert "- fold version: 1" in text
 
 
+BALANCES: Final = [
+    f"includes an opening balance of {side} for 2022-01-01 to 2022-12-31, which counts whole on its last day"
+    for side in ("HR", "SI")
+]
+
+
+def test_a_month_that_has_the_whole_of_an_opening_balance_says_so(cli: Cli) -> None:
+    notes = {table["table"]: table["notes"] for table in stats(cli)["tables"]}
+    assert BALANCES == notes["months"]
+    assert [] == notes["smuggling"]  # by years
+    cut = {
+        table["table"]: table["notes"] for table in stats(cli, "--from", "2022-03-01", "--to", "2022-12-31")["tables"]
+    }
+    assert BALANCES == cut["operations"] == cut["smuggling"]
+    for written in ("table", "markdown"):
+        assert BALANCES[0] in cli("stats", "months", "--format", written, at=AT).out
+    assert f"months: {BALANCES[0]}" in cli("stats", "months", "--format", "csv", at=AT).err
+    assert BALANCES[0] in cli("replay", "--from", "2022-03-01", at=AT).err
+    assert "opening balance" not in cli("replay", at=AT).err
+
+
 def test_a_table_has_every_row(cli: Cli) -> None:
     published = stats(cli, *ARGS)
     text = cli("stats", *ARGS, at=AT).out
