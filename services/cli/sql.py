@@ -21,7 +21,7 @@ from services.archive.views import VIEWS
 from services.cli.command import ONLY_READ, command, run_async, settings
 from services.cli.output import Figure, Format, RecordWriter, format_option, note, print_table, printable
 from services.cli.second import second_engine
-from services.cli.selectors import AsOf, read_as_of
+from services.cli.selectors import ENDS, AsOf, read_as_of
 from services.cli.server import log_extents, server_url
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
@@ -43,7 +43,9 @@ _NEXT_STEP: Final = "`fieldtally sql --schema` prints the tables and their colum
     stands=ONLY_READ,
 )
 @click.argument("query", required=False, metavar="SELECT…")
-@click.option("--as-of", "as_of", metavar="POSITION|TIME", help="Only what was recorded by this position or time.")
+@click.option(
+    "--as-of", "as_of", metavar="POSITION|TIME", help=f"Only what was recorded by this position or time. {ENDS}"
+)
 @click.option("--schema", "schema", is_flag=True, help="Print the tables and their columns, and end.")
 @format_option()
 def sql(*, query: str | None, as_of: str | None, schema: bool, output_format: Format) -> None:
