@@ -43,6 +43,8 @@ _CONFIG: Final[dict[str, Any]] = {
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
     "python_enable_replacements": False,
+    "allow_persistent_secrets": False,
+    "home_directory": "/nowhere",  # errors name the folders that it would look in
     "temp_directory": "",
 }
 

@@ -63,7 +63,11 @@ def verify_archive(
     if files and not segments and not flaws:
         found(MANIFEST, "missing, or empty, but there are segments: restore the file")
     if not flaws and head is not None and head not in {NO_LINE, manifest.head, *(one.previous for one in segments)}:
-        found(MANIFEST, f"the archive never ended with the hash {head}: it was rewritten, or lines of it are gone")
+        found(
+            MANIFEST,
+            f"the archive never ended with the hash {head}: it was rewritten, lines of it are gone, "
+            "or this is the head of another side or archive",
+        )
     hashes = {name: _hash(path, on_progress) for name, path in files.items()}
     owner = {segment.sha256: segment.file for segment in segments}
     named = {segment.file for segment in segments}

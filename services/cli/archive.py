@@ -117,8 +117,12 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
     from services.archive.verify import archive_size, verify_archive  # noqa: PLC0415
 
     chosen = settings()
-    if head is not None and (side is None or not re.fullmatch(r"[0-9a-f]{64}", head)):
-        raise UsageError("--head takes the 64 digits that `fieldtally archive` printed for a side, and needs --side")
+    if head is not None:
+        head = head.strip().lower()
+        if not re.fullmatch(r"[0-9a-f]{64}", head):
+            raise UsageError("--head takes the 64 digits (0-9, a-f) that `fieldtally archive` printed for a side")
+        if side is None:
+            raise UsageError("--head is that of one side: name it with --side")
     sides = [chosen.side(side)] if side is not None else list(chosen.sides)
     folders = {one.side: archive_folder(chosen.archive_dir, chosen.prefix, one.side) for one in sides}
     without = [one for one, folder in folders.items() if not (_begun(folder) or chosen.archive_dir.is_file())]

@@ -31,7 +31,8 @@ def control_room() -> int:
     """Serve the control-room screen.
 
     It serves at FIELDTALLY_HTTP_HOST and FIELDTALLY_SCREEN_PORT until it is stopped. Who looks logs in with a token
-    that `fieldtally devices enrol NAME --role viewer` gives out, and sees the sides that it was given for.
+    that `fieldtally devices enrol NAME --role viewer --side SI` gives out, and sees the sides that it was given for:
+    repeat --side for several.
     """
     chosen = settings()
     logger = set_up_logging(chosen.log_format, chosen.log_level)

@@ -110,13 +110,13 @@ def sides_of(settings: Settings, named: Named, role: Role) -> str:
     if not named.sides:
         if dash and prefix not in configured and re.fullmatch(r"[A-Z]{2}", prefix):
             raise UsageError(
-                f"unit {named.unit!r}: {prefix} is no side in FIELDTALLY_SIDES; add it there, or if it is none, "
+                f"{role} {named.unit!r}: {prefix} is no side in FIELDTALLY_SIDES; add it there, or if it is none, "
                 f"say it with --side, one of {', '.join(configured)}"
             )
         if not dash or prefix not in configured:
             raise UsageError(
-                f"unit {named.unit!r}: its side cannot be seen from its name; say it with --side, one of "
-                f"{', '.join(configured)}"
+                f"{role} {named.unit!r}: its side cannot be seen from its name; say it with --side, one of "
+                f"{', '.join(configured)}{'' if role in REPORTING else ', or several, each with --side'}"
             )
         return prefix
     if role in REPORTING:
@@ -191,7 +191,9 @@ def rotate(
     valid = {digest: one for digest, one in found.items() if one.valid_at(moment)}
     sources = sorted({one.source for one in valid.values()})
     if not valid:
-        raise UsageError(f"no token of {named} is valid any more: `fieldtally devices enrol {named}` gives it one")
+        last = max(found.values(), key=_age)
+        again = last.source if last.role == "unit" else f"{last.source} --role {last.role}"
+        raise UsageError(f"no token of {named} is valid any more: `fieldtally devices enrol {again}` gives it one")
     if len(sources) > 1:
         raise UsageError(f"{named} has several devices: say which, {' or '.join(sources)}")
     newest = max(valid.values(), key=_age)

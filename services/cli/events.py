@@ -12,7 +12,7 @@ from schemas.events import TYPE_PREFIX, Event
 from schemas.vocabulary import START, Position, order
 from services.cli.command import Whole, command, run_async, settings
 from services.cli.output import Format, RecordWriter, format_option
-from services.cli.selectors import AsOf, read_as_of
+from services.cli.selectors import ENDS, AsOf, read_as_of
 from services.cli.server import SideStore, note_early, side_stores
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
@@ -31,11 +31,16 @@ WAIT_MS: Final = 200  # every side is waited for, so this is the longest that an
     "events",
     "events --side SI --limit 20",
     "events --after 2024-03-14T12:00:00+01:00 --format csv",
+    "events --after 2024-03-13 --as-of 2024-03-14",
     "events --follow --format ndjson",
 )
 @click.option("--side", metavar="SIDE", help="Only this side's log.")
-@click.option("--after", metavar="POSITION|TIME", help="Begin after this position or time of receipt.")
-@click.option("--as-of", "as_of", metavar="POSITION|TIME", help="End at this position or time of receipt.")
+@click.option(
+    "--after",
+    metavar="POSITION|TIME",
+    help=f"Begin after this position or time of receipt. {ENDS} To see a day, begin after the day before it.",
+)
+@click.option("--as-of", "as_of", metavar="POSITION|TIME", help=f"End at this position or time of receipt. {ENDS}")
 @click.option("--limit", type=Whole(min=1), metavar="N", help="End after so many entries.")
 @click.option("--follow", is_flag=True, help="Go on with what comes in, until Ctrl-C.")
 @format_option()

@@ -29,6 +29,9 @@ AsOf: TypeAlias = Mapping[Side, Position]
 
 NOT_CUT: Final[AsOf] = {}
 
+ENDS: Final = "A day (2024-03-14) or a month (2024-03) means its end."
+"""For the help of each option that `read_as_of` reads."""
+
 _SHAPES: Final[dict[str, tuple[str, str]]] = {
     "day": (r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date such as 2024-03-14"),
     "month": (r"[0-9]{4}-(0[1-9]|1[0-2])", "a month such as 2024-03"),

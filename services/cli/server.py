@@ -24,6 +24,7 @@ from services.runtime.errors import DamagedLogError, UnreachableError, UnsoundTa
 from services.runtime.keeper import end_with_parent
 from services.runtime.settings import ENV_PREFIX, Settings, SideSettings, hide_password
 from services.runtime.signals import ENDING
+from services.runtime.stops import readable, time_of
 from services.store.connection import check_server, connect
 from services.store.contract import LogExtent
 from services.store.generations import RedisGenerations
@@ -232,7 +233,9 @@ async def note_early(stores: Iterable[SideStore], as_of: AsOf) -> None:
     for store in stores:
         stop = as_of.get(store.side.side)
         if stop and (first := await store.log.read_after(START, 1)) and order(first[0].position) > order(stop):
-            note(f"side {store.side.side}: nothing had been recorded by {stop}; its log begins at {first[0].position}")
+            begins, zone = first[0].position, store.side.zone
+            at = ", ".join(filter(None, (begins, time_of(order(begins)[0], zone))))
+            note(f"side {store.side.side}: nothing had been recorded by {readable(stop, zone)}; its log begins at {at}")
 
 
 async def _extent(store: SideStore) -> LogExtent:

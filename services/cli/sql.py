@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -21,7 +22,7 @@ from services.archive.views import VIEWS
 from services.cli.command import ONLY_READ, command, run_async, settings
 from services.cli.output import Figure, Format, RecordWriter, format_option, note, print_table, printable
 from services.cli.second import second_engine
-from services.cli.selectors import AsOf, read_as_of
+from services.cli.selectors import ENDS, AsOf, read_as_of
 from services.cli.server import log_extents, note_absent, server_url
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
@@ -43,7 +44,9 @@ _NEXT_STEP: Final = "`fieldtally sql --schema` prints the tables and their colum
     stands=ONLY_READ,
 )
 @click.argument("query", required=False, metavar="SELECT…")
-@click.option("--as-of", "as_of", metavar="POSITION|TIME", help="Only what was recorded by this position or time.")
+@click.option(
+    "--as-of", "as_of", metavar="POSITION|TIME", help=f"Only what was recorded by this position or time. {ENDS}"
+)
 @click.option("--schema", "schema", is_flag=True, help="Print the tables and their columns, and end.")
 @format_option()
 def sql(*, query: str | None, as_of: str | None, schema: bool, output_format: Format) -> None:
@@ -94,7 +97,8 @@ def _print(engine: Engine, query: str, output_format: Format) -> None:
                     for row in rows_read:
                         records.write(_shown(columns, row))
     except duckdb.Error as error:
-        raise UsageError(f"sql: {_one_line(str(error), query)}; {_NEXT_STEP}") from error
+        said = _one_line(str(error), query)
+        raise UsageError(f"sql: {said}; {_quoting(said)}{_NEXT_STEP}") from error
 
 
 def _print_table(engine: Engine, result: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> None:
@@ -123,8 +127,12 @@ def _print_table(engine: Engine, result: duckdb.DuckDBPyConnection, columns: Seq
 def run_query(engine: Engine, query: str) -> duckdb.DuckDBPyConnection:
     """Run one query that only reads; UsageError if it is anything else, duckdb.Error if it is wrong."""
     statements = engine.connection.extract_statements(query)
-    if len(statements) != 1:
+    if not statements:
+        raise UsageError(f"sql: there is no query; {_NEXT_STEP}")
+    if len(statements) > 1:
         raise UsageError(f"sql: one query at a time, these are {len(statements)}")
+    if statements[0].type is duckdb.StatementType.MULTI:  # it makes a type of the values first
+        raise UsageError(f"sql: {_PIVOT}")
     if statements[0].type not in _READING:
         raise UsageError(
             f"sql: {statements[0].type.name} is refused: only reading is possible, with SELECT, DESCRIBE or EXPLAIN"
@@ -134,7 +142,20 @@ def run_query(engine: Engine, query: str) -> duckdb.DuckDBPyConnection:
     return engine.interruptible(lambda: engine.connection.execute(statements[0]))
 
 
+_PIVOT: Final = (
+    "PIVOT without its values is refused, since it writes something down first: say which become columns, such as "
+    "PIVOT tallies ON side IN ('SI', 'HR') USING sum(count) GROUP BY measure"
+)
 _READING: Final = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
+
+
+def _quoting(said: str) -> str:
+    """Return what to do about a column that is none, since it may have been meant as text; else the empty string."""
+    found = _UNKNOWN_COLUMN.search(said)
+    return f"text stands in single quotes: '{found[1]}'; " if found else ""
+
+
+_UNKNOWN_COLUMN: Final = re.compile(r'Referenced column "([^"]+)" not found')
 
 
 def _one_line(message: str, query: str) -> str:

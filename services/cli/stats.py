@@ -18,7 +18,7 @@ from rich.console import Console
 from schemas.vocabulary import Position, Side, order
 from services.cli.command import ONLY_READ, FileName, Whole, command, run_async, settings
 from services.cli.output import Figure, many, note, progress, table_text
-from services.cli.selectors import AsOf, read_as_of, read_selection
+from services.cli.selectors import ENDS, AsOf, read_as_of, read_selection
 from services.cli.server import log_extents, server_url
 from services.replay.audit import join, terms
 from services.replay.processes import replay_sides
@@ -75,7 +75,7 @@ _DAYS: Final[tuple[Dimension, ...]] = ("day", "month", "year")
     "--as-of",
     "as_of",
     metavar="POSITION|TIME",
-    help="As known at this position or time of receipt; without it, at the log's end.",
+    help=f"As known at this position or time of receipt; without it, at the log's end. {ENDS}",
 )
 @click.option(
     "--min-cell",
@@ -178,7 +178,7 @@ def _moment(position: Position) -> datetime:
     try:
         return received(position)
     except OverflowError as error:
-        raise UsageError(f"--as-of {position!r}: no calendar goes that far; leave it out for the log's end") from error
+        raise UsageError("--as-of: no calendar goes that far; leave it out for the log's end") from error
 
 
 def _counted(chosen: Settings, states: Sequence[Replayed]) -> Counted:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from services.cli.command import ONLY_READ, command, run_async, settings
 from services.cli.output import Format, format_option, note, print_records, progress
-from services.cli.selectors import AsOf, read_as_of, read_selection, selector_options
+from services.cli.selectors import ENDS, AsOf, read_as_of, read_selection, selector_options
 from services.cli.server import SideStore, log_extents, note_absent, server_url, side_stores
 from services.replay.audit import join, terms
 from services.replay.processes import replay_sides
@@ -29,7 +29,7 @@ from services.tally.rollup import Selection, roll_up
     stands=ONLY_READ,
 )
 @selector_options
-@click.option("--as-of", "as_of", metavar="POSITION|TIME", help="As they were then, rebuilt from the log.")
+@click.option("--as-of", "as_of", metavar="POSITION|TIME", help=f"As they were then, rebuilt from the log. {ENDS}")
 @format_option()
 def tallies(
     by: tuple[str, ...],
@@ -59,7 +59,7 @@ def tallies(
     stands=ONLY_READ,
 )
 @selector_options
-@click.option("--as-of", "as_of", metavar="POSITION|TIME", help="Stop after this position or time of receipt.")
+@click.option("--as-of", "as_of", metavar="POSITION|TIME", help=f"Stop after this position or time of receipt. {ENDS}")
 @format_option()
 def replay(
     by: tuple[str, ...],

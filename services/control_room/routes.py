@@ -241,7 +241,7 @@ class ControlRoom:
     async def _audience(self, headers: Mapping[str, str]) -> Audience:
         audience = await self._sessions.audience(token_of(headers.get("cookie", ""), headers.get("authorization", "")))
         if audience is None:
-            detail = "log in at / with a token from `fieldtally devices enrol NAME --role viewer`"
+            detail = "log in at / with a token from `fieldtally devices enrol NAME --role viewer --side SI`"
             raise RefusedError(problem("not-authenticated", 401, detail), {"www-authenticate": "Bearer"})
         return audience
 

@@ -15,12 +15,13 @@ from schemas.vocabulary import LAST_SEQUENCE, Position, Side, order
 
 EXAMPLE_POSITION: Final = "1710385929000-0"
 EXAMPLE_TIME: Final = "2024-03-14T12:00:00+01:00"
-EXAMPLES_LOCAL: Final = ("12:00", "2024-03-14 12:00", "2024-03-14")
+EXAMPLES_LOCAL: Final = ("12:00", "2024-03-14 12:00", "2024-03-14", "2024-03")
 AHEAD_MS: Final = 5_000
 """A server's clock may be so far ahead of this one."""
 _position: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _of_side: Final = re.compile(r" *([A-Z]{2})[: ]([0-9]{1,20}-[0-9]{1,20}) *")
 _milliseconds: Final = re.compile(r"[0-9]{11,15}")
+_month: Final = re.compile(r"(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])")
 _local: Final = re.compile(r"(?:([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[ T]|$))?(?:([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?)?")
 
 
@@ -35,10 +36,15 @@ def read_stops(text: str, sides: Sequence[Side], zone: tzinfo, now: datetime) ->
     """Read a position or a time, which may be local in `zone`; None for anything else.
 
     Positions of more sides than these are taken, of fewer only if it is one. A bare number is the milliseconds of a
-    position. A local time alone is today's; a local day means its end, or now if it is today. A local time that comes
-    twice is the second of them; one that is skipped is read as if the clocks had not been changed yet.
+    position; what could be a month (2024-03) is one, and no position of 1970. A local time alone is today's; a local
+    day or month means its end, or now if it has begun and not ended. A local time that comes twice is the second of
+    them; one that is skipped is read as if the clocks had not been changed yet.
     """
     text = text.strip(" ")
+    if _month.fullmatch(text):
+        first = date.fromisoformat(f"{text}-01")
+        end = _end_of_days(first, (first + timedelta(days=31)).replace(day=1), zone, now)
+        return Stops(dict.fromkeys(sides, _whole_ms(end)), "local-time")
     if position := _read_position(text):
         return Stops(dict.fromkeys(sides, position), "position")
     if found := read_positions(text):
@@ -76,6 +82,21 @@ def ahead(stops: Mapping[Side, Position], now: datetime) -> list[Side]:
     return [side for side, stop in stops.items() if order(stop)[0] > latest]
 
 
+def readable(stop: Position, zone: tzinfo) -> str:
+    """Return a stop as a person reads it: one that was read from a time as a time, any other as it is."""
+    milliseconds, sequence = order(stop)
+    return time_of(milliseconds, zone) or stop if sequence == LAST_SEQUENCE else stop
+
+
+def time_of(milliseconds: int, zone: tzinfo) -> str:
+    """Return a time of receipt as text, to the millisecond; the empty text if no calendar goes that far."""
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+        return moment.astimezone(zone).isoformat(timespec="milliseconds")
+    except OverflowError:
+        return ""
+
+
 def _read_position(text: str) -> Position | None:
     if not _position.fullmatch(text) or max(order(text)) > LAST_SEQUENCE:
         return None
@@ -101,12 +122,18 @@ def _local_moment(local: re.Match[str], zone: tzinfo, now: datetime) -> int | No
         today = now.astimezone(zone).date()
         day = date.fromisoformat(local[1]) if local[1] else today
         if not local[2]:
-            end = datetime.combine(day + timedelta(days=1), time.min, zone)
-            return _since_1970(now) if day == today else _since_1970(end) - 1
+            return _end_of_days(day, day + timedelta(days=1), zone, now)
         at = time(int(local[2]), int(local[3]), int(local[4] or 0))
         return max(_since_1970(datetime.combine(day, at.replace(fold=fold), zone)) for fold in (0, 1))
     except (ValueError, OverflowError):
         return None
+
+
+def _end_of_days(first: date, after: date, zone: tzinfo, now: datetime) -> int:
+    """Return the milliseconds since 1970 of the end of local days, up to but not `after`; now while they last."""
+    if first <= now.astimezone(zone).date() < after:
+        return _since_1970(now)
+    return _since_1970(datetime.combine(after, time.min, zone)) - 1
 
 
 def _since_1970(moment: datetime) -> int:

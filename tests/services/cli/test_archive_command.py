@@ -96,7 +96,8 @@ def test_archive_until_a_position_or_a_time(log: Log) -> None:
         (("archive", "--until", "yesterday"), "--until"),
         (("archive", "--until", "1-0", "verify"), "--until belongs to `fieldtally archive` alone"),
         (("archive", "verify", "--head", "abc", "--side", "SI"), "--head takes the 64 digits"),
-        (("archive", "verify", "--head", "a" * 64), "needs --side"),
+        (("archive", "verify", "--head", "abc"), "--head takes the 64 digits"),
+        (("archive", "verify", "--head", "a" * 64), "--head is that of one side: name it with --side"),
         (("archive", "verify", "--side", "AT"), "no side 'AT'"),
         (("archive", "trim"), "--older-than"),
         (("archive", "trim", "--older-than", "soon"), "--older-than 'soon': a number of days or hours"),
@@ -127,9 +128,11 @@ def test_verify_names_what_is_not_as_written(log: Log) -> None:
 def test_verify_with_a_head_that_was_kept(log: Log) -> None:
     [early] = log.done("archive", "--until", log.positions[40], "--format", "json").json
     log.done("archive")
-    log.done("archive", "verify", "--side", "SI", "--head", early["head"])
+    for kept in (early["head"], early["head"].upper()):
+        log.done("archive", "verify", "--side", "SI", "--head", kept)
     wrong = log.run("archive", "verify", "--side", "SI", "--head", "f" * 64)
     assert (wrong.code, "never ended with the hash" in wrong.out) == (4, True)
+    assert "or this is the head of another side or archive" in wrong.out
 
 
 def test_verify_needs_no_server(log: Log) -> None:

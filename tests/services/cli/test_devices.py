@@ -158,6 +158,7 @@ def test_viewers_and_auditors_may_have_several_sides_and_no_link(cli: Cli) -> No
         assert outcome.out.startswith(f"/SI,HR/{role}-1/")
         assert "report --join" not in outcome.out
         assert "log in with it on the screen at http://127.0.0.1:" in outcome.out
+    assert_refused(cli("devices", "enrol", "WALL2", "--role", "viewer"), 2, "viewer 'WALL2'", "--side, one of SI, HR")
     made = enrolled(cli, "wall", "--role", "viewer", "--side", "SI,HR")
     assert ["token", "role", "side", "unit", "device", "screen", "expires"] == list(made)
     assert "SI,HR" == made["side"]

@@ -125,6 +125,10 @@ def test_the_side_is_that_of_the_name_or_of_the_option(
         ("MP-07", (), "unit", "say it with --side, one of SI, HR"),
         ("AT-MP-07", (), "unit", "AT is no side in FIELDTALLY_SIDES; add it there"),
         ("SIMP07", (), "unit", "say it with --side"),
+        ("HQ-1x", (), "desk", "desk 'HQ-1x': HQ is no side in FIELDTALLY_SIDES"),
+        ("HQSI", (), "desk", "desk 'HQSI': its side cannot be seen from its name; say it with --side"),
+        ("WALL2", (), "viewer", "viewer 'WALL2': its side cannot be seen from its name"),
+        ("WALL2", (), "auditor", "say it with --side, one of SI, HR, or several, each with --side"),
         ("si-mp-07", (), "unit", "do you mean 'SI-MP-07'?"),
         ("si-mp-07", ("SI",), "unit", "do you mean 'SI-MP-07'?"),
         ("SI-MP-07", ("XX",), "unit", "no side 'XX': FIELDTALLY_SIDES has SI, HR"),
@@ -222,8 +226,19 @@ def test_the_new_token_is_the_newest_although_this_clock_is_behind() -> None:
 
 @pytest.mark.parametrize("ended", [replace(UNIT, state="revoked"), replace(UNIT, expires=NOON)])
 def test_what_is_not_valid_is_not_rotated(ended: Principal) -> None:
-    with pytest.raises(UsageError, match="`fieldtally devices enrol SI-MP-07/9f3c2a`"):
+    with pytest.raises(UsageError, match="`fieldtally devices enrol /SI/SI-MP-07/9f3c2a`"):
         rotated({OLD: ended}, NOON)
+
+
+@pytest.mark.parametrize("changed", [{"role": "viewer", "side": "SI,HR"}, {"role": "desk", "side": "HR"}, {}])
+def test_what_is_advised_for_a_token_that_ended_is_taken_as_it_stands(changed: dict[str, Any]) -> None:
+    ended = replace(UNIT, unit="mobile", device="1", expires=NOON, **changed)
+    with pytest.raises(UsageError) as raised:
+        enrolment.rotate({OLD: ended}, Named((), "mobile", ""), SETTINGS, NEW, NOON, DAY)
+    source, *role = str(raised.value).partition("devices enrol ")[2].partition("`")[0].split(" --role ")
+    named = read_named(SETTINGS, source, ())
+    assert (ended.side, ended.unit, ended.device) == (sides_of(SETTINGS, named, ended.role), named.unit, named.device)
+    assert [ended.role] == (role or ["unit"])
 
 
 def test_a_unit_of_one_device_is_enough_to_rotate_one_of_several_is_not() -> None:

@@ -53,6 +53,15 @@ def test_the_examples_are_of_the_command_and_parse(name: str) -> None:
         command.make_context(name, words[len(own) : shell])  # raises what it does not understand
 
 
+@pytest.mark.parametrize("name", ["tallies", "replay", "stats", "sql", "events"])
+def test_help_says_what_a_day_and_a_month_mean(cli: Cli, name: str) -> None:
+    out = " ".join(cli(name, "--help").out.split())
+    assert "A day (2024-03-14) or a month (2024-03) means its end." in out
+    if name == "events":
+        assert "fieldtally events --after 2024-03-13 --as-of 2024-03-14" in out
+        assert "To see a day, begin after the day before it." in out
+
+
 @pytest.mark.parametrize("name", ["", "parked", "schema", "devices"])
 def test_a_group_alone_prints_its_help_on_stderr(cli: Cli, name: str) -> None:
     outcome = cli(*name.split())

@@ -136,7 +136,8 @@ def test_the_past_can_be_asked(cli: Cli) -> None:
         ("WITH gone AS (DELETE FROM internal.rest_SI RETURNING *) FROM gone", "read-only"),
         ("EXPLAIN ANALYZE DELETE FROM internal.rest_SI", "read-only"),
         ("SELECT 1; SELECT 2", "one query at a time, these are 2"),
-        ("", "one query at a time, these are 0"),
+        ("", "sql: there is no query; `fieldtally sql --schema`"),
+        (" ; -- nothing", "sql: there is no query; `fieldtally sql --schema`"),
         ("SELECT * FROM given", "given does not exist"),
     ],
 )
@@ -152,6 +153,8 @@ def test_nothing_else_can_be_read_or_written(cli: Cli, tmp_path: Path, query: st
     [
         ("SELEC 1", "at ^SELEC"),
         ("SELECT nothing\nFROM events", "at ^nothing"),
+        ('SELECT * FROM tallies WHERE side = "SI"', "; text stands in single quotes: 'SI'; "),
+        ("SELECT * FROM tallies WHERE side = SI", "; text stands in single quotes: 'SI'; "),
         ("SELECT * FROM evnts", 'Did you mean "events"'),
         ("SELECT 'x'::INT", "Could not convert"),
         ("SELECT error('x')", "x"),
@@ -161,6 +164,25 @@ def test_an_error_is_one_line_that_marks_the_place_and_says_where_the_tables_are
     cli: Cli, query: str, said: str
 ) -> None:
     assert_refused(cli("sql", query, at=AT), 2, said, "`fieldtally sql --schema`")
+
+
+@pytest.mark.parametrize("query", ["{}", "SELECT * FROM ({})", "EXPLAIN {}"])
+def test_a_pivot_is_taken_with_its_values_and_refused_in_words_without(cli: Cli, query: str) -> None:
+    pivot = "PIVOT tallies ON side USING sum(count) GROUP BY measure"
+    refused = cli("sql", query.format(pivot), at=AT)
+    assert_refused(refused, 2, "PIVOT without its values is refused")
+    advised = refused.err.strip().rpartition("such as ")[2]
+    assert advised == pivot.replace("side", "side IN ('SI', 'HR')")
+    assert 0 == cli("sql", query.format(advised), at=AT).code
+    rows = cli("sql", advised, "--format", "json", at=AT).json
+    assert {"measure": "remanded", "SI": None, "HR": 1} in rows
+
+
+@pytest.mark.parametrize("name", ["duckdb_secrets()", "duckdb_extensions()", "which_secret('s3://x', 's3')"])
+def test_no_folder_of_this_machine_is_named(cli: Cli, name: str) -> None:
+    outcome = cli("sql", f"SELECT * FROM {name}", at=AT)  # noqa: S608  # names of ours
+    assert str(Path.home()) not in outcome.out + outcome.err
+    assert outcome.code in (0, 2)
 
 
 def test_the_tables_can_be_printed(cli: Cli) -> None:

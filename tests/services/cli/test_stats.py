@@ -612,7 +612,7 @@ def test_a_moment_in_no_calendar_is_named(cli: Cli, text: str) -> None:
     outcome = cli("stats", "--as-of", text, at=AT)
     assert (2, "") == (outcome.code, outcome.out)
     assert f"--as-of {text} has not come yet: SI, HR as the log stands now" in outcome.err
-    assert "no calendar goes that far" in outcome.err.splitlines()[-1]
+    assert "--as-of: no calendar goes that far" in outcome.err.splitlines()[-1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

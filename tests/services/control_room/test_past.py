@@ -44,6 +44,10 @@ NOON = f"1710414000000-{LAST}"  # 2024-03-14T11:00:00Z: all of that millisecond
         ("0001-01-01T00:00:00+14:00", f"0-{LAST}", f"0-{LAST}"),
         ("9999-12-31T23:59:59-14:00", f"253402351199000-{LAST}", f"253402351199000-{LAST}"),
         ("0-0", "0-0", "0-0"),
+        ("2024-13", "2024-13", "2024-13"),  # no month
+        ("1899-12", "1899-12", "1899-12"),
+        ("2024-3", "2024-3", "2024-3"),
+        ("SI:2024-03,HR:2024-04", "2024-03", "2024-04"),
     ],
 )
 def test_a_position_and_a_time_mean_a_position_of_each_side(text: str, si: str, hr: str) -> None:
@@ -73,6 +77,10 @@ def at(moment: datetime) -> str:
         ("2024-03-31 02:30", datetime(2024, 3, 31, 1, 30, tzinfo=UTC)),  # skipped: 03:30 after the change
         ("2024-10-27 02:30", datetime(2024, 10, 27, 1, 30, tzinfo=UTC)),  # comes twice: the second of them
         ("2024-10-27 01:59", datetime(2024, 10, 26, 23, 59, tzinfo=UTC)),
+        ("2024-02", datetime(2024, 2, 29, 22, 59, 59, 999_000, tzinfo=UTC)),
+        ("2024-03", NOW),  # this month has not ended
+        ("2024-04", datetime(2024, 4, 30, 21, 59, 59, 999_000, tzinfo=UTC)),
+        ("2023-12", datetime(2023, 12, 31, 22, 59, 59, 999_000, tzinfo=UTC)),
         ("1710414000000", datetime(2024, 3, 14, 11, tzinfo=UTC)),
     ],
 )
@@ -89,6 +97,7 @@ def test_a_position_as_the_screen_shows_it_is_that_of_its_side(text: str) -> Non
 @pytest.mark.parametrize(
     ("text", "ahead"),
     [("2024-03-14", False), ("12:00", False), ("14:00", True), ("2024-03-15", True), ("2024-03-13", False),
+     ("2024-02", False), ("2024-03", False), ("2024-04", True),
      (f"SI:{10**14}-0,HR:1-0", False)],
 )  # fmt: skip
 def test_what_has_not_come_yet_is_known_as_such(text: str, ahead: bool) -> None:  # noqa: FBT001

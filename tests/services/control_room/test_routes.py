@@ -168,7 +168,7 @@ def test_who_may_not_look_gets_the_log_in_page_and_nothing_else(
                 assert word not in answer.text
             if path in DATA:
                 assert "application/problem+json" in answer.headers["content-type"]
-                assert "fieldtally devices enrol" in answer.json()["detail"]
+                assert "`fieldtally devices enrol NAME --role viewer --side SI`" in answer.json()["detail"]
             else:
                 assert '<form method="post" action="/login">' in answer.text
         for path in PUBLIC:

@@ -54,6 +54,12 @@ def test_the_same_things_are_filled_in_whatever_the_language(language: Language)
             assert 0 == Counter(form)["{"] - Counter(form)["}"], key
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("key", ["login.wrong", "login.reports"])
+def test_who_has_no_token_is_told_the_whole_command(language: Language, key: str) -> None:
+    assert re.search(r": fieldtally devices enrol \w+ --role viewer --side SI$", words(language)(key))
+
+
 def test_no_text_stands_twice_in_a_catalogue() -> None:
     def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
         names = Counter(name for name, _ in pairs)
