@@ -15,7 +15,7 @@ from msgspec.structs import asdict, replace
 from schemas.vocabulary import Position
 from services.cli.command import ONLY_READ, command, group, run_async, settings
 from services.cli.output import Format, format_option, many, note, print_records, progress
-from services.cli.selectors import read_as_of
+from services.cli.selectors import ENDS, read_as_of
 from services.cli.server import log_extents, server_url
 from services.runtime.clock import now
 from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
@@ -47,7 +47,9 @@ _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1)}
     alone=True,
     stands="whole segments stand; `fieldtally archive` goes on after them",
 )
-@click.option("--until", metavar="POSITION|TIME", help="Archive up to here, instead of to where the log ends now.")
+@click.option(
+    "--until", metavar="POSITION|TIME", help=f"Archive up to here, instead of to where the log ends now. {ENDS}"
+)
 @format_option()
 @click.pass_context
 def archive(context: click.Context, until: str | None, output_format: Format) -> None:

@@ -28,7 +28,7 @@ from services.cli.output import (
     printable,
     progress,
 )
-from services.cli.selectors import NOT_CUT, AsOf, read_as_of, read_value
+from services.cli.selectors import ENDS, NOT_CUT, AsOf, read_as_of, read_value
 from services.cli.server import SideStore, log_extents, note_absent, require_entries, server_url, side_stores
 from services.replay.audit import Live, Verdict, compare, read_live, terms
 from services.replay.processes import histories_of_sides, replay_sides
@@ -78,7 +78,10 @@ class Audit(Struct, frozen=True):
     "--claims", "claims_file", type=FileName(), metavar="FILE.toml", help="Published figures to hold against the log."
 )
 @click.option(
-    "--as-of", "as_of", metavar="POSITION|TIME", help="Audit what was recorded by this position or time of receipt."
+    "--as-of",
+    "as_of",
+    metavar="POSITION|TIME",
+    help=f"Audit what was recorded by this position or time of receipt. {ENDS}",
 )
 @format_option("table", "json")
 def audit(claims_file: str | None, as_of: str | None, output_format: Format) -> int:
