@@ -30,7 +30,8 @@ from tests.waiting import wait_for
 def reports(client: redis.Redis, server_url: str, prefix: str) -> str:
     """Record and count some reports, and one that is none; return the prefix."""
     events = [given.apprehension(id=number, persons={"SYR": 400}) for number in range(1, 4)]
-    record(client, prefix, {"SI": [*events, b'{"type":"org.fieldtally.patrol.v1"}']})
+    others = [given.nil_report(id=4, side="HR", device="d1")]
+    record(client, prefix, {"SI": [*events, b'{"type":"org.fieldtally.patrol.v1"}'], "HR": others})
     count(server_url, prefix)
     return prefix
 
