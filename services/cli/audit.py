@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from schemas.claims import Claim, Claims, Relation, decode_claims
 from schemas.screen import AuditShown
-from schemas.vocabulary import UNITS, Position, Side, order
+from schemas.vocabulary import START, UNITS, Position, Side, order
 from services.cli.command import ONLY_READ, FileName, command, run_async, settings
 from services.cli.output import (
     Figure,
@@ -257,7 +257,7 @@ def print_verdict(
     explained = {kind: [one for one in parted if one.kind == kind] for kind in ("live", "sql", "claim")}
     compared = {side: at for side, at in verdict.live_position.items() if side not in verdict.uncounted}
     if not verdict.differences:
-        if compared:
+        if not verdict.uncounted or any(at != START for at in compared.values()):
             at = ", ".join(f"{side} {position}" for side, position in compared.items())
             print(f"live equals rebuilt: every cell agrees at {at}")
         if verdict.uncounted:
