@@ -29,15 +29,17 @@ from services.cli.output import (
     progress,
 )
 from services.cli.selectors import ENDS, NOT_CUT, AsOf, read_as_of, read_value
-from services.cli.server import SideStore, log_extents, note_absent, require_entries, server_url, side_stores
+from services.cli.server import SideStore, log_extents, require_entries, server_url, side_stores
 from services.replay.audit import Live, Verdict, compare, read_live, terms
 from services.replay.processes import histories_of_sides, replay_sides
 from services.runtime.clock import now
 from services.runtime.errors import UsageError
 from services.runtime.settings import Settings
+from services.store.contract import LogExtent
 from services.tally.cells import CELL_PARTS, Cell, cell_text
 from services.tally.compare import Finding, unknown_dimension
 from services.tally.fold import State
+from services.tally.names import absent_side
 from services.tally.rollup import DIMENSIONS, Dimension
 
 if TYPE_CHECKING:
@@ -137,7 +139,6 @@ def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> A
         lives = run_async(_lives(replace(chosen, redis_url=url)))
         extents = run_async(log_extents(replace(chosen, redis_url=url), as_of))
         require_entries(chosen, extents, "audited")
-        note_absent(extents)
         entries = sum(extent.entries for extent in extents.values())
         ends = {live.side.side: _earlier(live.log_end, as_of.get(live.side.side)) for live in lives}
         stops = {live.side.side: sorted([live.position, ends[live.side.side]], key=order) for live in lives}
@@ -174,7 +175,7 @@ def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> A
                     chosen, url, furthest, question.watched(), lambda: progress("looking where they part", entries)
                 )
                 parted = explain_all(question, histories, engine)
-            looked = [*look_at(engine), *missing_numbers([at_end for _, at_end in rebuilt])]
+            looked = [*absent_sides(extents), *look_at(engine), *missing_numbers([at_end for _, at_end in rebuilt])]
         run_async(_note(replace(chosen, redis_url=url), verdict))
         copies = frozenset(side for side, extent in extents.items() if extent.apart)
         return Audit(verdict, parted, looked, copies)
@@ -182,6 +183,15 @@ def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> A
 
 def _earlier(end: Position, as_of: Position | None) -> Position:
     return end if as_of is None or order(end) <= order(as_of) else as_of
+
+
+def absent_sides(extents: Mapping[Side, LogExtent]) -> list[Item]:
+    """Return an item for each side of which nothing is here, while there is something of others."""
+    from services.archive.look import Item  # noqa: PLC0415  # see `audited`
+
+    if not any(extent.entries for extent in extents.values()):
+        return []
+    return [Item("no-entries", side, [], absent_side([side])) for side, one in extents.items() if not one.entries]
 
 
 def missing_numbers(states: Iterable[State]) -> list[Item]:
@@ -261,7 +271,7 @@ def print_verdict(
             at = ", ".join(f"{side} {position}" for side, position in compared.items())
             print(f"live equals rebuilt: every cell agrees at {at}")
         if verdict.uncounted:
-            print(f"live not compared: {', '.join(verdict.uncounted)} has no live tallies here")
+            print(f"live not compared: of {', '.join(verdict.uncounted)} nothing is live here")
     else:
         rows = [{"cell": cell_text(row.cell), "live": row.live, "rebuilt": row.rebuilt} for row in verdict.differences]
         print_records(

@@ -174,8 +174,8 @@ def _claim(claim: Claim, finding: Finding, terms: Terms, histories: Mapping[Side
         text = f"{what}: at no position did the log give the published figure"
         events = touches
     else:
-        until = f"until {touches[right_until].side} {touches[right_until].position}" if right_until >= 0 else "at first"
-        text = f"{what}: right {until}, parted by the {parting.type} at {parting.side} {parting.position}"
+        since = f" from {touches[right_until].side} {touches[right_until].position} on" if right_until >= 0 else ""
+        text = f"{what}: right{since} until the {parting.type} at {parting.side} {parting.position} parted it"
         events = touches[right_until + 1 :]
     if not touches:
         text = f"{what}: no event of the log ever added to it"

@@ -149,7 +149,7 @@ def _print(rebuilt: Sequence[Rebuilt], removed: Removed) -> None:
         if one.swapped:
             print(f"side {one.side}: {one.generation} is live, at {one.position}; before it was {one.live}")
         elif one.differences or one.problem:
-            note(f"side {one.side}: `fieldtally rebuild --swap` makes {one.generation} the live one")
+            note(f"side {one.side}: `fieldtally rebuild --swap` makes what was rebuilt the live one")
     for side, names in removed.items():
         print(f"side {side}: removed {', '.join(names) or 'nothing'}")
 

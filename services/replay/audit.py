@@ -65,7 +65,7 @@ class Verdict(Struct, frozen=True):
     def agreed(self) -> list[Side]:
         """The sides whose live tallies equal the rebuilt ones, and where the second engine agrees with the fold."""
         differing = {row.cell[0] for row in (*self.differences, *(self.disagreements or ()))}
-        return [side for side in self.live_position if side not in differing and side not in self.uncounted]
+        return [side for side, at in self.live_position.items() if at != START and side not in differing]
 
     @property
     def clean(self) -> bool:
@@ -135,11 +135,17 @@ def compare(
             for live, (at_live, _) in zip(lives, rebuilt, strict=True)
             for difference in differences(live.tallies, at_live.tallies)
         ],
-        findings=judge(claims, counted, terms(sides, ends), balances_of(ends)),
+        findings=judge(claims, counted, terms(sides, ends), balances_of(ends), _absent(ends)),
         disagreements=None
         if second is None
         else [Disagreement(*row) for state in ends for row in differences(state.tallies, second[state.side])],
     )
+
+
+def _absent(states: Sequence[State]) -> list[Side]:
+    """Return the sides of which nothing is here, if there is something of others."""
+    absent = [state.side for state in states if not state.checkpoint.entries]
+    return absent if len(absent) < len(states) else []
 
 
 def join(states: Sequence[State]) -> Tallies:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from schemas.tallies import Checkpoint
 from schemas.vocabulary import START, Position, Side, order
+from services.runtime.ending import end
 from services.runtime.errors import DamagedLogError, UsageError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry, Log, LogExtent
@@ -73,6 +74,7 @@ class _Begun(NamedTuple):
 
     name: str
     state: State
+    resumed: bool = False
 
 
 async def entries_left(one: Rebuildable) -> int:
@@ -98,6 +100,13 @@ async def rebuild(one: Rebuildable, *, swap: bool, on_progress: Callable[[int], 
     try:
         await filling.fill(live.position or extent.last)
         found = [] if live.problem else differences(live.tallies, begun.state.tallies)
+        if found and begun.resumed:  # what an earlier run left may have been changed since: only the log says
+            await filling.store.close()
+            await one.generations.drop(begun.name)
+            begun = _Begun(f"g{number(begun.name) + 1}", State(one.side.side, one.side.zone, _beginning()))
+            filling = _Filling(one, begun, on_progress)
+            await filling.fill(live.position or extent.last)
+            found = differences(live.tallies, begun.state.tallies)
         if swap:
             await filling.swap()
     finally:
@@ -137,7 +146,8 @@ class _Filling:
             self._on_progress(len(entries))
 
     async def swap(self) -> None:
-        """Make it the live one as soon as it is not behind."""
+        """Make it the live one as soon as it is not behind, neither the live one nor the log as it ends now."""
+        await self.fill((await self._one.log.extent()).last)
         while behind := await self._one.generations.swap(self._name, self._state.checkpoint):
             end = (await self._one.log.extent()).last
             if order(end) < order(behind):
@@ -181,7 +191,7 @@ async def _batches(log: Log, position: Position, until: Position) -> AsyncIterat
             if done:
                 return
     finally:
-        reading.cancel()
+        await end(reading)
 
 
 async def _read_live(one: Rebuildable) -> _Live:
@@ -230,7 +240,7 @@ async def _begun(one: Rebuildable, live: _Live, extent: LogExtent) -> _Begun:
             continue
         if order(checkpoint.position) <= order(reach) and not extent.lacks(checkpoint):
             state = State(one.side.side, one.side.zone, checkpoint, stored.tallies, stored.devices, stored.operations)
-            return _Begun(each.name, state)
+            return _Begun(each.name, state, resumed=checkpoint.entries > 0)
     return _Begun(f"g{newest + 1}", State(one.side.side, one.side.zone, _beginning()))
 
 

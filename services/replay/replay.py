@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 
 from schemas.events import OpeningBalance
 from schemas.vocabulary import Position, order
+from services.runtime.ending import end
 from services.runtime.errors import DamagedLogError
 from services.runtime.settings import SideSettings
 from services.store.contract import Log
@@ -71,7 +72,7 @@ class Replay:
                 if order(last) >= limit:
                     return
         finally:
-            reading.cancel()
+            await end(reading)
 
     async def _read(self, position: Position) -> list[Arrival]:
         return await self._log.read_arrivals(position, BATCH)

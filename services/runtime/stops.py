@@ -22,6 +22,8 @@ _position: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _of_side: Final = re.compile(r" *([A-Z]{2})[: ]([0-9]{1,20}-[0-9]{1,20}) *")
 _milliseconds: Final = re.compile(r"[0-9]{11,15}")
 _month: Final = re.compile(r"(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])")
+_like_a_month: Final = re.compile(r"(?:19|20)[0-9]{2}-[0-9]{1,2}")
+"""Such as 2024-13 or 2024-3: nobody means two seconds of the year 1970."""
 _local: Final = re.compile(r"(?:([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[ T]|$))?(?:([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?)?")
 
 
@@ -45,6 +47,8 @@ def read_stops(text: str, sides: Sequence[Side], zone: tzinfo, now: datetime) ->
         first = date.fromisoformat(f"{text}-01")
         end = _end_of_days(first, (first + timedelta(days=31)).replace(day=1), zone, now)
         return Stops(dict.fromkeys(sides, _whole_ms(end)), "local-time")
+    if _like_a_month.fullmatch(text):
+        return None
     if position := _read_position(text):
         return Stops(dict.fromkeys(sides, position), "position")
     if found := read_positions(text):

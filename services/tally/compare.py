@@ -10,9 +10,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.claims import Claim, Relation
+from schemas.vocabulary import Side
 from services.tally.balances import Balance, cut_balances
 from services.tally.cells import Cell, Tallies
-from services.tally.names import unknown_names
+from services.tally.names import absent_side, unknown_names
 from services.tally.rollup import DIMENSIONS, Dimension, Selection, Terms, roll_up, total
 
 Verdict = Literal["confirmed", "different", "inconsistent"]
@@ -37,8 +38,8 @@ class Disagreement(NamedTuple):
 class Finding(Struct, frozen=True, omit_defaults=True):
     """What became of one published figure; `key` is empty for the total, else the breakdown's member.
 
-    `note` says which names in the claim nothing in the log has, and which opening balances reach beyond its days, if
-    there are such.
+    `note` says which names in the claim nothing in the log has, that nothing is here of the sides it is about, and
+    which opening balances reach beyond its days, if there are such.
     """
 
     text: str
@@ -59,9 +60,18 @@ def differences(live: Tallies, rebuilt: Tallies) -> list[Difference]:
     ]
 
 
-def judge(claims: Iterable[Claim], rebuilt: Tallies, terms: Terms, balances: Sequence[Balance] = ()) -> list[Finding]:
-    """Hold published figures against rebuilt tallies: a finding for each total and each member of a breakdown."""
-    return [finding for claim in claims for finding in _judge(claim, rebuilt, terms, balances)]
+def judge(
+    claims: Iterable[Claim],
+    rebuilt: Tallies,
+    terms: Terms,
+    balances: Sequence[Balance] = (),
+    absent: Sequence[Side] = (),
+) -> list[Finding]:
+    """Hold published figures against rebuilt tallies: a finding for each total and each member of a breakdown.
+
+    `balances` are the opening balances in force; of the sides in `absent` nothing is here.
+    """
+    return [finding for claim in claims for finding in _judge(claim, rebuilt, terms, balances, absent)]
 
 
 def of_claim(claim: Claim, key: str, terms: Terms) -> Callable[[Cell], bool]:
@@ -112,11 +122,15 @@ def _selection(claim: Claim) -> Selection:
     return Selection((), where | {"measure": (claim.measure,)}, claim.first_day, claim.last_day)
 
 
-def _judge(claim: Claim, rebuilt: Tallies, terms: Terms, balances: Sequence[Balance]) -> Iterable[Finding]:
+def _judge(
+    claim: Claim, rebuilt: Tallies, terms: Terms, balances: Sequence[Balance], absent: Sequence[Side]
+) -> Iterable[Finding]:
     selection = _selection(claim)
     relation = _HOLDS[claim.relation]
 
-    beyond = cut_balances(balances, selection, terms)
+    of_sides = selection.where.get("side", ())
+    lacking = of_sides and set(of_sides) <= set(absent)
+    beyond = [*([absent_side(of_sides)] if lacking else []), *cut_balances(balances, selection, terms)]
 
     def finding(key: str, published: int, counted: int, verdict: Verdict) -> Finding:
         names = claim.where | (dict.fromkeys(claim.breakdown, (key,)) if key else {})

@@ -177,9 +177,12 @@ def test_a_side_of_which_nothing_is_here_is_named_and_not_taken_for_zero(log: Lo
     log.done("archive")
     sides = "HR:Europe/Zagreb:HRV," + SI_ONLY
     said = "no entry of side HR is here: its figures, and sums of all sides, may lack what was reported"
-    for args in (("replay",), ("audit",), ("sql", "SELECT 1"), ("stats", "operations", "--format", "csv")):
+    for args in (("replay",), ("sql", "SELECT 1"), ("stats", "operations", "--format", "csv")):
         outcome = log.run(*args, SIDES=sides)
         assert (outcome.code, said in outcome.err) == (0, True), args
+    looked = log.run("audit", "--format", "json", SIDES=sides).json["look_at"]
+    assert {"kind": "no-entries", "side": "HR", "positions": [], "text": said} in looked
+    assert said in " ".join(log.run("audit", SIDES=sides).out.split())
     for written in ("table", "markdown", "json"):
         assert said in log.run("stats", "operations", "--format", written, SIDES=sides).out
     assert said not in log.run("stats", "operations", SIDES=SI_ONLY).out
@@ -433,7 +436,7 @@ def test_an_auditor_with_a_copy_of_the_folder_gets_the_same_replay_from_an_empty
     assert audited.json["live_equals_rebuilt"] is None
     in_words = there("audit")
     assert "SI: this server has an archive and no log" in in_words.err
-    assert "live not compared: SI has no live tallies here" in in_words.out
+    assert "live not compared: of SI nothing is live here" in in_words.out
     assert "live equals rebuilt" not in in_words.out
     doctor = {one["what"]: one for one in there("doctor", "--format", "json").json}
     assert "none: this server has an archive and no log" in doctor["SI tallies"]["found"]

@@ -200,7 +200,8 @@ def test_a_published_figure_was_right_until_an_event_parted_it(
     [parted] = found["differences"]
     assert ("claim", "SI", positions["SI"][2]) == (parted["kind"], parted["side"], parted["first_position"])
     assert (
-        f"right until SI {positions['SI'][1]}, parted by the apprehension at SI {positions['SI'][2]}" in parted["text"]
+        f"right from SI {positions['SI'][1]} on until the apprehension at SI {positions['SI'][2]} parted it"
+        in parted["text"]
     )
     assert [1] == [event["revision"] for event in parted["events"]]
     then = cli("audit", "--claims", claims, "--as-of", positions["SI"][1], "--format", "json")

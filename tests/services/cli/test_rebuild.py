@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from schemas.vocabulary import order
 from services.runtime.errors import UnsoundTalliesError
 from tests import given, oracle
 from tests.projectors import expected, feed, live, log_of
@@ -81,13 +82,38 @@ def test_the_table_says_the_same(cli: Cli, counted: redis.Redis, prefix: str) ->
 def test_it_goes_on_from_its_own_checkpoint(cli: Cli, counted: redis.Redis, prefix: str, server_url: str) -> None:
     assert 0 == cli("rebuild").code
     old = counted.hget(key(prefix, "g2:checkpoint"), "entries")
-    counted.hset(key(prefix, "g2:tallies"), "SI||koper|2001-01-01|persons|SYR", 5)  # shows that it is the same one
+    numbers = next(iter(counted.hgetall(key(prefix, "g2:devices")).values()))
+    counted.hset(key(prefix, "g2:devices"), "SI-MP-99/shows-that-it-is-the-same", numbers)
     record(counted, prefix, {"SI": [given.apprehension(id=number) for number in range(1, 100)]})
     count(server_url, prefix)
     outcome = cli("rebuild", "--format", "json")
     row = by_side(outcome.json)["SI"]
-    assert ("g2", int(old or 0) + 99) == (row["generation"], row["entries"])
-    assert [(0, 5)] == [(one["live"], one["rebuilt"]) for one in row["differences"]]
+    assert ("g2", int(old or 0) + 99, "equal") == (row["generation"], row["entries"], row["verdict"])
+    assert counted.hexists(key(prefix, "g2:devices"), "SI-MP-99/shows-that-it-is-the-same")
+
+
+@pytest.mark.parametrize("swap", [(), ("--swap", "--drop")])
+def test_what_an_earlier_run_left_is_not_believed_against_the_live_tallies(
+    cli: Cli, counted: redis.Redis, prefix: str, swap: tuple[str, ...]
+) -> None:
+    """Somebody may have changed it since; what is in the log, only the log says."""
+    assert 0 == cli("rebuild").code
+    right = counted.hgetall(key(prefix, "g1:tallies"))
+    counted.hincrby(key(prefix, "g2:tallies"), CELL, 33)
+    outcome = cli("rebuild", *swap, "--format", "json")
+    assert (0, "equal") == (outcome.code, by_side(outcome.json)["SI"]["verdict"])
+    assert right == counted.hgetall(key(prefix, f"{by_side(outcome.json)['SI']['generation']}:tallies"))
+    assert 0 == cli("audit").code
+
+
+def test_a_swap_goes_to_the_end_of_the_log(cli: Cli, counted: redis.Redis, prefix: str) -> None:
+    """Though the live tallies are behind, or were set back by hand."""
+    record(counted, prefix, {"SI": [given.apprehension(id=number) for number in (901, 902)]})
+    end = counted.xrevrange(key(prefix, "log"), count=1)[0][0].decode()
+    row = by_side(cli("rebuild", "--swap", "--format", "json").json)["SI"]
+    assert (end, "equal") == (row["position"], row["verdict"])
+    assert order(row["compared_at"]) < order(end)
+    assert end == counted.hget(key(prefix, "g2:checkpoint"), "position").decode()
 
 
 @pytest.mark.parametrize(
@@ -186,7 +212,7 @@ def test_a_difference_is_named_and_is_exit_code_1(cli: Cli, counted: redis.Redis
     assert 1 == shown.code
     assert "1 cell differs" in shown.out
     assert [CELL, str(now), str(now - 7)] in shown.table
-    assert "`fieldtally rebuild --swap` makes g2 the live one" in shown.err
+    assert "`fieldtally rebuild --swap` makes what was rebuilt the live one" in shown.err
 
 
 def test_a_swap_mends_it_tells_the_cells_and_is_exit_code_0(
