@@ -12,6 +12,7 @@ from msgspec.structs import asdict
 
 from schemas.screen import AuditShown
 from schemas.tallies import Checkpoint
+from schemas.vocabulary import order
 from services.cli.command import command, misspelt_settings, run_async, settings
 from services.cli.output import Format, format_option, many, print_records, progress
 from services.cli.requeue import requeued_of
@@ -213,6 +214,9 @@ def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint | Non
         found = f"made by counting rules version {checkpoint.fold_version}, this program has {FOLD_VERSION}"
         return Finding("wrong", what, found, f"{REBUILD}, then start `fieldtally project`", 1)
     behind = extent.appended - checkpoint.entries
+    if behind <= 0 and order(checkpoint.position) < order(extent.last):
+        found = f"at {checkpoint.position} with every entry counted, but the log goes on to {extent.last}"
+        return Finding("wrong", what, found, f"somebody set them back: {REBUILD}", 1)
     if behind > 0:
         return Finding(
             "look", what, f"{many(behind, 'entry', 'entries')} behind the log", "is `fieldtally project` running?"

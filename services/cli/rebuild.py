@@ -46,7 +46,7 @@ def rebuild(*, swap: bool, drop: bool, output_format: Format) -> int:
     """
     chosen = settings()
     rebuilt: dict[Side, Rebuilt] = {}
-    failures: list[FieldtallyError] = []
+    failures: dict[Side, FieldtallyError] = {}
     with server_url(chosen) as url:
         here = replace(chosen, redis_url=url)
         if swap or not drop:
@@ -57,16 +57,17 @@ def rebuild(*, swap: bool, drop: bool, output_format: Format) -> int:
                 if isinstance(found, Rebuilt):
                     rebuilt[side] = found
                 else:
-                    failures.append(found)
+                    failures[side] = found
         # Where a rebuild failed, the live generation is not yet the one that the others were to give way to.
         removed = run_async(_drop(here, list(rebuilt) if swap else [one.side for one in chosen.sides])) if drop else {}
     if output_format == "json":
         rows = [_as_json(one.side, rebuilt.get(one.side), removed.get(one.side)) for one in chosen.sides]
+        rows = [row | _failed(failures[row["side"]]) if row["side"] in failures else row for row in rows]
         print(msgspec.json.format(msgspec.json.encode([row for row in rows if len(row) > 1]), indent=2).decode())
     else:
         _print(list(rebuilt.values()), removed)
     if failures:
-        raise failures[0]
+        raise next(iter(failures.values()))
     return 1 if any(one.differences and not one.swapped for one in rebuilt.values()) else 0
 
 
@@ -97,6 +98,10 @@ async def _drop(chosen: Settings, sides: Sequence[Side]) -> dict[Side, list[str]
                 if await store.generations.drop(found.name):
                     removed[store.side.side].append(found.name)
     return removed
+
+
+def _failed(error: FieldtallyError) -> dict[str, Any]:
+    return {"verdict": "failed", "problem": str(error), "swapped": False}
 
 
 def _as_json(side: Side, rebuilt: Rebuilt | None, removed: Sequence[str] | None) -> dict[str, Any]:

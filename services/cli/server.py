@@ -201,21 +201,23 @@ async def log_extents(settings: Settings, as_of: AsOf = NOT_CUT) -> dict[Side, L
 
 def require_entries(settings: Settings, extents: Mapping[Side, LogExtent], undone: str) -> None:
     """Raise UsageError if no side has an entry: whoever asks has most likely the wrong folder or server."""
-    if any(extent.entries for extent in extents.values()):
-        return
-    where = hide_password(settings.redis_url) if settings.redis_url else f"the embedded server in {settings.data_dir}"
-    raise UsageError(
-        f"there is no log or archive here, so nothing was {undone}: no side ({', '.join(extents)}) has an entry on "
-        f"{where} under the prefix {settings.prefix!r}, or in {settings.archive_dir}; set FIELDTALLY_REDIS_URL or "
-        "FIELDTALLY_DATA_DIR to where they are"
-    )
+    if not any(extent.entries for extent in extents.values()):
+        raise UsageError(f"there is no log or archive here, so nothing was {undone}: {_nowhere(settings, extents)}")
 
 
-def note_absent(extents: Mapping[Side, LogExtent]) -> None:
-    """Say of which sides nothing is here while others have a log: their zeros may be missing figures."""
+def note_absent(settings: Settings, extents: Mapping[Side, LogExtent]) -> None:
+    """Say of which sides nothing is here: their zeros may be missing figures."""
     absent = [side for side, extent in extents.items() if not extent.entries]
-    if absent and len(absent) < len(extents):
-        note(absent_side(absent))
+    if absent:
+        note(absent_side(absent) if len(absent) < len(extents) else _nowhere(settings, extents))
+
+
+def _nowhere(settings: Settings, sides: Iterable[Side]) -> str:
+    where = hide_password(settings.redis_url) if settings.redis_url else f"the embedded server in {settings.data_dir}"
+    return (
+        f"no side ({', '.join(sides)}) has an entry on {where} under the prefix {settings.prefix!r}, or in "
+        f"{settings.archive_dir}; set FIELDTALLY_REDIS_URL or FIELDTALLY_DATA_DIR to where they are"
+    )
 
 
 async def require_own_archives(stores: Iterable[SideStore]) -> None:

@@ -64,7 +64,7 @@ def sql(*, query: str | None, as_of: str | None, schema: bool, output_format: Fo
     until = read_as_of(chosen, as_of)
     with server_url(chosen, reading=True) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url)))
-        note_absent(extents)
+        note_absent(chosen, extents)
         _ask(chosen, url, extents, until, query, output_format)
 
 

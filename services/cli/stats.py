@@ -19,7 +19,7 @@ from schemas.vocabulary import Position, Side, order
 from services.cli.command import ONLY_READ, FileName, Whole, command, run_async, settings
 from services.cli.output import Figure, many, note, progress, table_text
 from services.cli.selectors import ENDS, AsOf, read_as_of, read_selection
-from services.cli.server import log_extents, server_url
+from services.cli.server import log_extents, note_absent, server_url
 from services.replay.audit import join, terms
 from services.replay.processes import replay_sides
 from services.runtime.errors import UsageError
@@ -143,6 +143,8 @@ def _published(
     zones = {side.side: side.zone for side in chosen.sides}
     with server_url(chosen, reading=True) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url), until))
+        if not any(extent.entries for extent in extents.values()):
+            note_absent(chosen, extents)
         last = until or {side: extent.last for side, extent in extents.items()}
         moment = _moment(max(last.values(), key=order))
         stops: dict[Side, list[Position]] = {side: [stop] for side, stop in last.items()}

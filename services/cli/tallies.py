@@ -100,7 +100,7 @@ async def live_state(side_store: SideStore) -> State:
 def _rebuilt(chosen: Settings, until: AsOf) -> list[Replayed]:
     with server_url(chosen, reading=True) as url:
         extents = run_async(log_extents(replace(chosen, redis_url=url), until))
-        note_absent(extents)
+        note_absent(chosen, extents)
         stops = {side: [until.get(side, extent.last)] for side, extent in extents.items()}
         entries = sum(extent.entries for extent in extents.values())
         replayed = replay_sides(chosen, url, stops, lambda: progress("replaying", entries))

@@ -27,6 +27,15 @@ def two_reports(client: redis.Redis, server_url: str, prefix: str) -> redis.Redi
 
 
 @pytest.mark.usefixtures("two_reports")
+def test_tallies_that_were_set_back_by_hand_are_wrong(cli: Cli, client: redis.Redis, prefix: str) -> None:
+    client.hset(f"{{{prefix}:SI}}:g1:checkpoint", "position", "1-0")
+    outcome = cli("doctor", "--format", "json")
+    [found] = [one for one in outcome.json if one["what"] == "SI tallies"]
+    assert (1, "wrong") == (outcome.code, found["state"])
+    assert "the log goes on to" in found["found"]
+
+
+@pytest.mark.usefixtures("two_reports")
 def test_a_sound_system_is_exit_code_0_and_everything_is_ok(cli: Cli) -> None:
     outcome = cli("doctor", "--format", "json")
     assert (0, "") == (outcome.code, outcome.err)

@@ -106,6 +106,15 @@ def test_what_an_earlier_run_left_is_not_believed_against_the_live_tallies(
     assert 0 == cli("audit").code
 
 
+def test_a_side_that_cannot_be_rebuilt_has_a_row_too(cli: Cli, counted: redis.Redis, prefix: str) -> None:
+    counted.xdel(key(prefix, "log"), counted.xrange(key(prefix, "log"), count=1)[0][0])
+    outcome = cli("rebuild", "--format", "json")
+    failed = by_side(outcome.json)["SI"]
+    assert (4, "failed", False) == (outcome.code, failed["verdict"], failed["swapped"])
+    assert "the log of side SI is incomplete" in failed["problem"]
+    assert "equal" == by_side(outcome.json)["HR"]["verdict"]
+
+
 def test_a_swap_goes_to_the_end_of_the_log(cli: Cli, counted: redis.Redis, prefix: str) -> None:
     """Though the live tallies are behind, or were set back by hand."""
     record(counted, prefix, {"SI": [given.apprehension(id=number) for number in (901, 902)]})
@@ -323,7 +332,7 @@ def test_a_log_that_lost_entries_is_exit_code_4_and_the_other_side_is_rebuilt(
     outcome = cli("rebuild", "--swap", "--drop", "--format", "json")
     assert 4 == outcome.code
     assert "the log of side SI is incomplete" in outcome.err
-    assert ["HR"] == [row["side"] for row in outcome.json]
+    assert {"SI": "failed", "HR": "equal"} == {row["side"]: row["verdict"] for row in outcome.json}
     assert ("g1", "g2") == (live(counted, prefix, "SI"), live(counted, prefix, "HR"))
     assert {"g1"} == generations(counted, prefix)
 
