@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -377,6 +378,13 @@ def tell(client: redis.Redis, settings: Settings) -> None:
             fields: Any = given.entry(raw, by=f"/{WORDS[side][0]}-07/x")
             client.xadd(f"{{{settings.prefix}:{side}}}:log", fields, f"{at}-*")
     project(settings)
+
+
+def holds(content: bytes, word: str) -> bool:
+    """Tell whether a word is in there; a count only as a number of its own, not in a digest or a time."""
+    if word.isdecimal():
+        return re.search(rb"(?<![\w.])%b(?!\w)" % word.encode(), content) is not None
+    return word.encode() in content
 
 
 def cells_of(client: redis.Redis, prefix: str, side: str = "SI", generation: str = "g1") -> dict[str, int]:
