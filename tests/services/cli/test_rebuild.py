@@ -189,7 +189,7 @@ def test_a_log_that_nobody_has_counted_is_rebuilt_to_its_end(
 def test_tallies_that_have_lost_their_checkpoint_are_damaged_and_made_anew(
     cli: Cli, counted: redis.Redis, prefix: str
 ) -> None:
-    """Counting on from the beginning would count everything twice; an empty generation would be a lie."""
+    """Counting on from the beginning would call every report a duplicate; an empty generation would be a lie."""
     before = counted.hgetall(key(prefix, "g1:tallies"))
     counted.delete(key(prefix, "g1:checkpoint"))
     for args in (("audit",), ("tallies",), ("project", "--until-caught-up")):
