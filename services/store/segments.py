@@ -10,8 +10,8 @@ import hashlib
 import re
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -178,7 +178,8 @@ class Archive:
         self.manifest = Manifest()
         self._seen: tuple[int, int, int] | None = None
         self._reading = threading.Lock()
-        self._open = lru_cache(OPEN_FILES)(self._opened)
+        # Nothing that the archive holds refers to it: who lets go of it closes its files, at once.
+        self._open = lru_cache(OPEN_FILES)(partial(_opened, folder))
         self._entries: _Reading[Entry] = None
         self._arrivals: _Reading[Arrival] = None
 
@@ -211,7 +212,7 @@ class Archive:
         with self._reading:
             goes_on, self._entries = self._entries, None
             if not goes_on or goes_on[0] != position:
-                goes_on = (position, [], self._pieces(position, "after"))
+                goes_on = (position, [], _pieces(self.manifest, self._open, position, "after"))
             found, self._entries = _first(goes_on, count)
             return found
 
@@ -220,7 +221,7 @@ class Archive:
         with self._reading:
             goes_on, self._arrivals = self._arrivals, None
             if not goes_on or goes_on[0] != position:
-                goes_on = (position, [], self._pieces(position, "arrivals_after"))
+                goes_on = (position, [], _pieces(self.manifest, self._open, position, "arrivals_after"))
             found, self._arrivals = _first(goes_on, count)
             return found
 
@@ -273,19 +274,23 @@ class Archive:
             segment for segment in self.manifest.segments if until is None or order(segment.first) <= order(until)
         ]
         for segment in chosen:
-            self._opened(segment)
+            _opened(self.folder, segment)
         return [self.folder / segment.file for segment in chosen]
 
-    def _pieces(self, position: Position, way: str) -> Iterator[list[Any]]:
-        for segment in self.manifest.segments:
-            if order(segment.last) > order(position):
-                yield from getattr(self._open(segment), way)(position)
 
-    def _opened(self, segment: Segment) -> SegmentFile:
-        # 70 MB and a tenth of a second that a log without an archive does not need.
-        from services.store.segment_file import SegmentFile  # noqa: PLC0415
+def _opened(folder: Path, segment: Segment) -> SegmentFile:
+    # 70 MB and a tenth of a second that a log without an archive does not need.
+    from services.store.segment_file import SegmentFile  # noqa: PLC0415
 
-        return SegmentFile(self.folder / segment.file, segment)
+    return SegmentFile(folder / segment.file, segment)
+
+
+def _pieces(
+    manifest: Manifest, opened: Callable[[Segment], SegmentFile], position: Position, way: str
+) -> Iterator[list[Any]]:
+    for segment in manifest.segments:
+        if order(segment.last) > order(position):
+            yield from getattr(opened(segment), way)(position)
 
 
 def _first(

@@ -245,8 +245,10 @@ def test_ctrl_c_is_heard_by_a_command_that_waits_for_its_reader(
     record(client, prefix, {"SI": [given.apprehension(id=number) for number in range(1, 1_501)]})
     command = ["events", "--follow", "--format", "ndjson"]
     reading, writing = os.pipe()
+    takes_more = select.poll()
+    takes_more.register(writing, select.POLLOUT)
     with started(command, environ(server_url, prefix), stdout=writing, stderr=subprocess.PIPE) as running:
-        wait_for(lambda: not select.select([], [writing], [], 0)[1], what="the pipe to be full")
+        wait_for(lambda: not takes_more.poll(0), what="the pipe to be full")
         running.send_signal(signal.SIGINT)
         os.close(writing)
         with os.fdopen(reading, "rb") as rest:

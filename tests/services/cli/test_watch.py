@@ -45,6 +45,8 @@ class Terminal:
 
     def __init__(self, ours: int, running: subprocess.Popen[bytes], columns: int, rows: int) -> None:
         self._ours = ours
+        self._has_more = select.poll()
+        self._has_more.register(ours, select.POLLIN)
         self.running = running
         self.got = b""
         self._size = columns, rows
@@ -56,7 +58,7 @@ class Terminal:
 
     def read(self) -> bytes:
         """Take in what has come; return all of it."""
-        while select.select([self._ours], [], [], 0)[0]:
+        while self._has_more.poll(0):
             try:
                 some = os.read(self._ours, 65_536)
             except OSError:  # so a terminal says that nobody has it open any more

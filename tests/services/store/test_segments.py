@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import weakref
 from collections.abc import Iterator
@@ -242,3 +243,28 @@ def test_reading_on_holds_no_more_than_what_is_left_of_a_piece(tmp_path: Path, m
         del entries
         assert len(held) < 5
     assert numbers == list(range(1, 1_001))
+
+
+@pytest.mark.parametrize("read", ["read_after", "read_arrivals", "read_before"])
+def test_an_archive_that_nobody_reads_any_more_has_no_file_open(
+    server_url: str, prefix: str, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """A control room that is asked for the past all day long does not run out of files."""
+    small_pieces(monkeypatch)
+    log = archives.write(client, prefix, [entry(apprehension(id=number)) for number in range(20)])
+    archive_now(server_url, prefix, tmp_path)
+
+    def opened() -> list[Path]:
+        files = [Path(file) for file in Path("/proc/self/fd").iterdir()]
+        return [file for file in files if file.exists() and file.resolve().is_relative_to(tmp_path)]
+
+    gc.disable()
+    try:
+        archive = Archive(folder_of(tmp_path, prefix), SI)
+        archive.refresh()
+        getattr(archive, read)(log[3].position, 2)
+        assert opened()
+        del archive
+        assert not opened()
+    finally:
+        gc.enable()
