@@ -6,14 +6,13 @@ import asyncio
 import gzip
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from functools import partial
-from importlib.resources import files
-from typing import Any, Final, cast, get_args
+from typing import Final, cast
 from urllib.parse import parse_qs, quote
 
 import msgspec
-from litestar import Litestar, Request, Response, asgi, get, post
+from litestar import Litestar, Response, asgi, get, post
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler, HTTPScope, Receive, Scope, Send
@@ -23,19 +22,31 @@ from structlog.typing import FilteringBoundLogger
 from schemas.http import PROBLEM_TYPE, Check, Code, Liveness, Problem, Readiness, problem
 from schemas.screen import HEARTBEAT_S, HeartbeatMessage, ResetReason, Snapshot, Trouble
 from schemas.vocabulary import Side
+from services.control_room.assets import load_assets
 from services.control_room.book import joined_digest
 from services.control_room.export import Export, Filters, as_csv, export, name_of
-from services.control_room.page import FIRST_DAY, LAST_DAY, THEMES, View, login_page, page, trouble_page
+from services.control_room.page import FIRST_DAY, LAST_DAY, login_page, page, trouble_page
 from services.control_room.past import Past, lies_ahead, read_at
+from services.control_room.requests import (
+    HttpRequest,
+    RefusedError,
+    day_of,
+    from_here,
+    language_of,
+    once_each,
+    queried_in,
+    queries_of,
+    takes_zipped,
+    viewed,
+)
 from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
 from services.control_room.streams import Audience, Stream, Streams, write_id
-from services.control_room.words import LANGUAGES, Language, words, words_json
+from services.control_room.words import words
 from services.runtime.errors import FieldtallyError, UnreachableError, UsageError
 from services.runtime.stops import EXAMPLE_POSITION, EXAMPLE_TIME, EXAMPLES_LOCAL
 from services.tally.fold import FOLD_VERSION
 
-HttpRequest = Request[Any, Any, Any]
 HttpResponse = Response[bytes]
 
 JSON_TYPE: Final = "application/json"
@@ -58,30 +69,6 @@ _SAFE: Final = {
     "cache-control": "no-store",
     "vary": "cookie, accept-language, accept-encoding",
 }
-_TYPES: Final = {
-    "css": "text/css",
-    "js": "text/javascript",
-    "json": JSON_TYPE,
-    "svg": "image/svg+xml",
-}
-
-
-class RefusedError(Exception):
-    """A request that is refused."""
-
-    def __init__(self, refused: Problem, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(refused.code)
-        self.problem = refused
-        self.headers = dict(headers or {})
-
-
-class Asset(Struct, frozen=True):
-    """A static file: what it is, and the hash that its address carries."""
-
-    media_type: str
-    raw: bytes
-    zipped: bytes
-    version: str
 
 
 class _Encoded(Struct):
@@ -98,21 +85,6 @@ class _Encoded(Struct):
     def zip(self) -> bytes:
         self.zipped = self.zipped or gzip.compress(self.raw, 5, mtime=0)
         return self.zipped
-
-
-def load_assets() -> dict[str, Asset]:
-    """Return all static files by their names, and the words of each language."""
-    raws = {entry.name: entry.read_bytes() for entry in files(__package__).joinpath("static").iterdir()}
-    raws |= {f"words.{language}.json": words_json(language) for language in LANGUAGES}
-    return {
-        name: Asset(
-            _TYPES[name.rpartition(".")[2]],
-            raw,
-            gzip.compress(raw, 9, mtime=0),
-            hashlib.sha256(raw).hexdigest()[:16],
-        )
-        for name, raw in raws.items()
-    }
 
 
 class ControlRoom:
@@ -167,7 +139,7 @@ class ControlRoom:
 
         @post("/login", status_code=303)
         async def login(request: HttpRequest) -> HttpResponse:
-            _from_here(request.headers)
+            from_here(request.headers)
             return await self._login(request)
 
         @get("/login", sync_to_thread=False)
@@ -176,7 +148,7 @@ class ControlRoom:
 
         @post("/logout", status_code=303, sync_to_thread=False)
         def logout(request: HttpRequest) -> HttpResponse:
-            _from_here(request.headers)
+            from_here(request.headers)
             secure = request.url.scheme == "https"
             return _response(
                 b"", HTML_TYPE, 303, {**_SAFE, "location": "/", "set-cookie": cookie_for("", secure=secure)}
@@ -251,7 +223,7 @@ class ControlRoom:
         onward = form.get("next", ["/"])[0]
         if not onward.startswith("/") or onward.startswith("//"):  # what a browser reads as such is quoted below
             onward = "/"
-        view_language = _language(_queried(onward), request.headers.get("accept-language", ""))
+        view_language = language_of(queried_in(onward), request.headers.get("accept-language", ""))
         if await self._sessions.audience(token) is None:
             self._logger.info("log_in_refused")
             why = "login.reports" if await self._sessions.reports(token) else "login.wrong"
@@ -265,7 +237,7 @@ class ControlRoom:
     # What is shown
 
     async def _page(self, request: HttpRequest) -> HttpResponse:
-        language, view = _viewed(request)
+        language, view = viewed(request)
         try:
             audience = await self._audience(request.headers)
         except RefusedError:
@@ -278,7 +250,7 @@ class ControlRoom:
 
     def _page_instead(self, request: HttpRequest, refused: Problem, headers: Mapping[str, str]) -> HttpResponse:
         """Return a problem as somebody in front of the screen can read it."""
-        language, view = _viewed(request)
+        language, view = viewed(request)
         say = words(language)
         title, text, again_s = "trouble.server-away", "", AGAIN_S
         if refused.pointer == "at":
@@ -295,14 +267,14 @@ class ControlRoom:
 
     async def _tallies(self, request: HttpRequest) -> HttpResponse:
         audience = await self._audience(request.headers)
-        at = _queries(request).get("at", [""])[0]
+        at = queries_of(request).get("at", [""])[0]
         if at:
             return _response(await self._past_snapshot(audience, at), JSON_TYPE, 200, _PRIVATE, request)
         encoded = self._encoded(audience)
         tag = f'"{encoded.tag}"'
         if tag in request.headers.get("if-none-match", ""):
             return _response(b"", JSON_TYPE, 304, {**_PRIVATE, "etag": tag})
-        if len(encoded.raw) > ZIPPED_FROM and _takes_zipped(request):
+        if len(encoded.raw) > ZIPPED_FROM and takes_zipped(request):
             headers = {**_PRIVATE, "etag": tag, "content-encoding": "gzip"}
             return _response(encoded.zip(), JSON_TYPE, 200, headers)
         return _response(encoded.raw, JSON_TYPE, 200, {**_PRIVATE, "etag": tag})
@@ -310,9 +282,9 @@ class ControlRoom:
     async def _export(self, request: HttpRequest, kind: str) -> tuple[Export, dict[str, str]]:
         """Return what is taken along, and headers that say where it is true even if it has no rows."""
         audience = await self._audience(request.headers)
-        query = _once(request)
+        query = once_each(request)
         filters = Filters(
-            query.get("operation") or None, query.get("side") or None, _day(query, "from"), _day(query, "to")
+            query.get("operation") or None, query.get("side") or None, day_of(query, "from"), day_of(query, "to")
         )
         # A side that is not seen and one that is not there get the same answer; no rows would say that all is quiet.
         if filters.side and filters.side not in audience:
@@ -337,7 +309,7 @@ class ControlRoom:
 
     async def _hours(self, request: HttpRequest) -> HttpResponse:
         audience = await self._audience(request.headers)
-        day = _day({name: values[0] for name, values in _queries(request).items()}, "day")
+        day = day_of({name: values[0] for name, values in queries_of(request).items()}, "day")
         if day is None or not FIRST_DAY <= day <= LAST_DAY:
             raise RefusedError(problem("malformed-request", 400, "`day` is a date such as 2024-03-14", pointer="day"))
         async with self._reading:  # the log from that day on: one at a time, so that the present is not kept waiting
@@ -462,7 +434,7 @@ class ControlRoom:
         asset = self._assets.get(name)
         if asset is None:
             raise RefusedError(problem("not-found", 404, "no such file"))
-        versioned = _queries(request).get("v") == [asset.version]
+        versioned = queries_of(request).get("v") == [asset.version]
         tag = f'"{asset.version}"'
         headers = {
             "etag": tag,
@@ -495,7 +467,7 @@ class ControlRoom:
         if (path == "/" and request.method in {"GET", "HEAD"}) or (path == "/login" and status >= 500):
             return self._page_instead(request, error.problem, error.headers)
         if path == "/login" and request.method == "POST":  # a person, whatever was sent
-            language = _language({}, request.headers.get("accept-language", ""))
+            language = language_of({}, request.headers.get("accept-language", ""))
             html = login_page(language, "/", wrong=True, assets=self._addresses, why="login.none")
             return _response(html.encode(), HTML_TYPE, status, {**_SAFE, **error.headers}, request)
         return _response(_json.encode(error.problem), PROBLEM_TYPE, error.problem.status, {**_PRIVATE, **error.headers})
@@ -549,79 +521,7 @@ def _response(
     zip_for: HttpRequest | None = None,
 ) -> HttpResponse:
     sent = dict(headers or {})
-    if zip_for is not None and len(body) > ZIPPED_FROM and _takes_zipped(zip_for):
+    if zip_for is not None and len(body) > ZIPPED_FROM and takes_zipped(zip_for):
         body = gzip.compress(body, 5, mtime=0)
         sent["content-encoding"] = "gzip"
     return Response(body, status_code=status, media_type=media_type, headers=sent)
-
-
-def _from_here(headers: Mapping[str, str]) -> None:
-    """Refuse a form that another site sends: SameSite keeps its cookie from us, and not ours from being set.
-
-    A proxy may have changed `Host`, so the browser's own word counts where there is one, which is behind TLS. Our pages
-    send no referrer, and with that an `Origin` of null.
-    """
-    site, origin = headers.get("sec-fetch-site", ""), headers.get("origin", "null")
-    here = site in ("same-origin", "none") if site else origin in ("null", *_origins(headers.get("host", "")))
-    if not here:
-        raise RefusedError(problem("not-allowed", 403, "another site has sent this form; log in at /"))
-
-
-def _origins(host: str) -> tuple[str, str]:
-    return f"http://{host}", f"https://{host}"
-
-
-def _viewed(request: HttpRequest) -> tuple[Language, View]:
-    """Return the language and the view that the address of the page says."""
-    query = {name: values[0] for name, values in _queries(request).items()}
-    view = View(
-        operation=query.get("operation", ""),
-        side=query.get("side", ""),
-        first=query.get("from", ""),
-        last=query.get("to", ""),
-        theme=query.get("theme", "auto") if query.get("theme") in THEMES else "auto",
-        kiosk=query.get("kiosk") == "1",
-        at=query.get("at", ""),
-    )
-    return _language(query, request.headers.get("accept-language", "")), view
-
-
-def _takes_zipped(request: HttpRequest) -> bool:
-    return "gzip" in request.headers.get("accept-encoding", "")
-
-
-def _queries(request: HttpRequest) -> dict[str, list[str]]:
-    return parse_qs(request.url.query, keep_blank_values=True)
-
-
-def _once(request: HttpRequest) -> dict[str, str]:
-    """Return what a request asks for; one that asks twice for the same thing in two ways means neither."""
-    queries = _queries(request)
-    for name, values in queries.items():
-        if len(values) > 1:
-            raise RefusedError(problem("malformed-request", 400, "a parameter may be given once", pointer=name[:64]))
-    return {name: values[0] for name, values in queries.items()}
-
-
-def _queried(address: str) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(address.partition("?")[2]).items()}
-
-
-def _language(query: Mapping[str, str], accepted: str) -> Language:
-    """Return the language that the address says, else the first one that the browser asks for and there is."""
-    wanted = [
-        query.get("lang", ""),
-        *(part.partition(";")[0].strip().partition("-")[0] for part in accepted.split(",")),
-    ]
-    return next((cast("Language", one) for one in wanted if one in get_args(Language)), "en")
-
-
-def _day(query: Mapping[str, str], name: str) -> date | None:
-    text = query.get(name, "")
-    try:
-        day = date.fromisoformat(text) if text else None
-        if day is None or day.isoformat() == text:  # other ways to write one are not what the page takes
-            return day
-    except ValueError:
-        pass
-    raise RefusedError(problem("malformed-request", 400, f"`{name}` is a date such as 2024-03-14", pointer=name))

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from services.control_room.assets import load_assets
 from services.control_room.page import MEASURES, THEMES, View, login_page, page
-from services.control_room.routes import load_assets
 from services.control_room.words import LANGUAGES, Language, words
 
 ASSETS = {name: f"/static/{name}?v={asset.version}" for name, asset in load_assets().items()}
