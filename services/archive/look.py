@@ -79,8 +79,13 @@ _TWICE: Final = f"""
     WHERE abs(epoch_us(one.time) - epoch_us(other.time)) <= {NEAR_MINUTES * 60_000_000}
         AND (one.section = other.section OR (one.coverage = 'joint' AND other.coverage = 'joint'))"""
 
+# What was requeued says so in its new entry's `by`: `requeue/SIDE:POSITION/USER`.
 _PARKED: Final = f"""
-    SELECT side, {_PLACES}, count(*), if(count(*) = 1, 'entry', 'entries'), reason FROM parked GROUP BY side, reason"""
+    SELECT side, {_PLACES}, count(*), if(count(*) = 1, 'entry', 'entries'), reason FROM parked
+    WHERE side || ':' || position NOT IN (
+        SELECT regexp_extract("by", '^requeue/([^/]+)/', 1) FROM events WHERE "by" LIKE 'requeue/%'
+    )
+    GROUP BY side, reason"""
 _OPENED_TWICE: Final = f"""
     SELECT side, {_PLACES}, "case", count(*) FROM effective WHERE opens_case
     GROUP BY side, "case" HAVING count(*) > 1"""

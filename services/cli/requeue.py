@@ -156,9 +156,12 @@ async def _put_back(
     if asked.dry_run:
         return _row("would-be-requeued", event.side)
     by = f"requeue/{asked.side}:{position}/{user()}"
-    noted = await log.store.requeued.append(report.canonical, at, Requeued(by, asked.because, now(), event.side))
+    mine = Requeued(by, asked.because, now(), event.side)
+    noted, is_mine = await log.store.requeued.append(report.canonical, at, mine)
+    if not is_mine:  # somebody else was at it at the same time
+        noted = await log.store.requeued.find(log.store.log, at, noted)
     log.held[identity_of(event)] = Held(event, noted.position)
-    return _row("requeued", event.side, noted.position)
+    return _row("requeued" if is_mine else "already-requeued", event.side, noted.position)
 
 
 def _row(status: str, side: str = "", position: str = "", problem: str = "") -> dict[str, str]:

@@ -40,8 +40,10 @@ class RedisRequeued:
             found[Side(side), Position(position)] = self._read(row)
         return found
 
-    async def append(self, event: bytes, parked_at: tuple[Side, Position], note: Requeued) -> Requeued:
-        """Append a canonical event with its note, unless there is a note of that entry already; return the note.
+    async def append(self, event: bytes, parked_at: tuple[Side, Position], note: Requeued) -> tuple[Requeued, bool]:
+        """Append a canonical event with its note, unless there is a note of that entry already.
+
+        Returns the note that stands now, and whether it is this one.
 
         Killed at any moment, both are there or neither; only the new position may be missing in the note.
         """
@@ -53,7 +55,7 @@ class RedisRequeued:
                     await pipe.watch(key)
                     row: Any = await pipe.hget(key, name)
                     if row:
-                        return self._read(row)
+                        return self._read(row), False
                     newest: Any = await pipe.xrevrange(self._keys.log, count=1)
                     note = replace(note, after=Position(newest[0][0].decode()) if newest else START)
                     pipe.multi()  # type: ignore[no-untyped-call]
@@ -64,7 +66,7 @@ class RedisRequeued:
                         position, _ = await pipe.execute()
                     except WatchError:
                         continue
-                return await self._place(parked_at, replace(note, position=Position(position.decode())))
+                return await self._place(parked_at, replace(note, position=Position(position.decode()))), True
 
     async def find(self, log: Log, parked_at: tuple[Side, Position], note: Requeued) -> Requeued:
         """Return a note with the position of its entry, looked for in the log if it was never noted."""

@@ -33,6 +33,22 @@ def test_parked_entries_are_counted_by_their_reason() -> None:
     ] == sorted(items, key=lambda item: item.text)
 
 
+def test_a_parked_entry_that_was_requeued_is_settled_on_whichever_side_it_is_now() -> None:
+    requeued = {b"by": f"requeue/SI:{position(1)}/somebody".encode()}
+    strange, other = given.apprehension(id=1, side="HR"), given.apprehension(id=2, side="HR")
+    with opened(
+        {
+            "SI": [given.entry(strange), given.entry(other), given.entry(b"null")],
+            "HR": [given.entry(strange) | requeued, given.entry(other) | {b"by": b"requeue"}],
+        }
+    ) as engine:
+        items = look_at(engine)
+    assert [
+        Item("parked", "SI", at("SI", 3), "1 entry parked as malformed; `fieldtally parked list` has them"),
+        Item("parked", "SI", at("SI", 2), "1 entry parked as wrong-side; `fieldtally parked list` has them"),
+    ] == sorted(items, key=lambda item: item.text)
+
+
 def test_a_case_that_was_opened_twice_is_found_and_one_that_a_withdrawal_leaves_opened_once_is_not() -> None:
     twice = [given.smuggler_arrest(id=number, case="K-7") for number in (1, 2)]
     assert [Item("case-opened-twice", "SI", at("SI", 1, 2), "case K-7 was opened 2 times")] == found(twice)

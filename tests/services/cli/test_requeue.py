@@ -362,7 +362,7 @@ def test_a_kill_at_any_step_leaves_entry_and_note_or_neither(
         assert_counted(client, prefix, "SI", "HR")
 
 
-def test_two_at_once_append_once(
+def test_two_at_once_append_once_and_say_so_once(
     start: Callable[..., Forked], client: redis.Redis, prefix: str, server_url: str
 ) -> None:
     [position] = put(client, prefix, STRANGER)
@@ -372,7 +372,9 @@ def test_two_at_once_append_once(
     def overtake(command: Command) -> Action:
         if command.name == "XADD" and not overtaken.is_set():
             overtaken.set()
-            assert start(server_url, position).wait() == 0
+            first = start(server_url, position)
+            assert first.wait() == 0
+            assert "1 entry: 0 parked, 1 requeued" in first.text
         return Action.PASS
 
     with FaultProxy(server_url) as proxy:
@@ -380,6 +382,7 @@ def test_two_at_once_append_once(
         slow = start(proxy.url, position)
         assert slow.wait() == 0, slow.text
     assert overtaken.is_set()
+    assert "1 entry: 0 parked, 1 already-requeued" in slow.text
     assert 1 == len(log_of(client, prefix, "HR"))
 
 
