@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import click
 from msgspec.structs import asdict, replace
 
-from schemas.vocabulary import Position
+from schemas.vocabulary import Position, order
 from services.cli.command import ONLY_READ, command, group, run_async, settings
 from services.cli.output import Format, format_option, many, note, print_records, progress
 from services.cli.selectors import ENDS, read_as_of
@@ -82,6 +82,10 @@ def archive(context: click.Context, until: str | None, output_format: Format) ->
             }
         )  # fmt: skip
     print_records(records, WRITTEN_COLUMNS, output_format, f"archived in {chosen.archive_dir}")
+    for record in records:
+        asked = last.get(record["side"])
+        if asked is not None and order(record["to"]) > order(asked):
+            note(f"{record['side']}: archived to {record['to']} before, beyond {until}; nothing is taken out of it")
 
 
 @command("list", "archive list", "archive list --format json")

@@ -82,10 +82,14 @@ def test_archive_says_what_it_wrote_and_the_head_to_keep(log: Log) -> None:
 
 
 def test_archive_until_a_position_or_a_time(log: Log) -> None:
-    [written] = log.done("archive", "--until", log.positions[40], "--format", "json").json
+    outcome = log.done("archive", "--until", log.positions[40], "--format", "json")
+    [written] = outcome.json
     assert (written["archived"], written["to"]) == (41, log.positions[40])
-    [written] = log.done("archive", "--until", "2024-03-14T12:00:00+01:00", "--format", "json").json
+    assert "before" not in outcome.err
+    outcome = log.done("archive", "--until", "2024-03-14T12:00:00+01:00", "--format", "json")
+    [written] = outcome.json
     assert written["entries"] == 0, "the log was received today"
+    assert f"SI: archived to {log.positions[40]} before, beyond 2024-03-14T12:00:00+01:00" in outcome.err
     [written] = log.done("archive", "--until", "2100-01-01T00:00:00Z", "--format", "json").json
     assert written["archived"] == LENGTH
 
