@@ -17,7 +17,7 @@ HEARTBEAT_S: Final = 5
 LATEST_MAX: Final = 30
 AMENDMENTS_MAX: Final = 50
 
-Trouble = Literal["", "server-away", "projector-behind"]
+Trouble = Literal["", "server-away", "damaged", "projector-behind"]
 ResetReason = Literal["too-old", "generation", "restarted", "slow"]
 
 

@@ -71,7 +71,7 @@ def archive(context: click.Context, until: str | None, output_format: Format) ->
         waiting = sum(extent.entries - extent.archived for extent in extents.values())
         works = {str(side.side): partial(_write, reached, url, side, last.get(side.side)) for side in chosen.sides}
         written = run_forked(works, lambda: progress("archiving", waiting))
-    records = []
+    records: list[dict[str, Any]] = []
     for side, segments in zip(chosen.sides, written, strict=True):
         folder = archive_folder(chosen.archive_dir, chosen.prefix, side.side)
         manifest = read_manifest(folder, side.side)

@@ -16,6 +16,7 @@ from services.cli.output import many, printable
 from services.control_room.book import received_at
 from services.control_room.export import Filters
 from services.control_room.words import citizenship_names
+from services.runtime.errors import DamagedLogError, FieldtallyError
 from services.tally.cells import SEPARATOR, Tallies, local_day, parse_cell
 from services.tally.rollup import Selection, Terms, roll_up
 
@@ -75,10 +76,14 @@ class Look(NamedTuple):
     health: Health
 
 
-def health(snapshot: Snapshot, looked: datetime, failures: Iterable[str]) -> Health:
-    """Judge by two facts that are never derived from one another: when the server was seen, and the projector's lag."""
+def health(snapshot: Snapshot, looked: datetime, failures: Iterable[FieldtallyError]) -> Health:
+    """Judge by facts that are never derived from one another.
+
+    They are when the server was seen, what keeps a side from being shown as it is, and the projector's lag.
+    """
     unseen_s = max(0.0, (snapshot.now - looked).total_seconds())
-    causes = list(failures)
+    failures = list(failures)
+    causes = [str(failure) for failure in failures]
     if unseen_s > DELAYED_S:  # what the projector does meanwhile, nobody knows
         seen = _moment(looked, ZoneInfo(snapshot.sides[0].zone), snapshot.now)
         causes.insert(0, f"the numbers are old: the server was last seen at {seen}, {_age(unseen_s)} ago")
@@ -86,7 +91,8 @@ def health(snapshot: Snapshot, looked: datetime, failures: Iterable[str]) -> Hea
     behind = [(side.side, _age(side.lag_s)) for side in snapshot.sides if side.lag_s > DELAYED_S]
     for side, age in behind:
         causes.append(f"{side}: the projector is {age} behind the log: does `fieldtally project` run?")
-    return Health("DELAYED" if behind else "LIVE", unseen_s, tuple(causes))
+    stands = any(isinstance(failure, DamagedLogError) for failure in failures)
+    return Health("DELAYED" if behind or stands else "LIVE", unseen_s, tuple(causes))
 
 
 def narrowed(snapshot: Snapshot, filters: Filters) -> Snapshot:

@@ -157,11 +157,11 @@ class _Room:
             sides=tuple(side.shown() for side in self.sides),
         )
         looked = min((side.looked for side in self.sides if side.looked), default=at)
-        failures = dict.fromkeys(str(side.failure) for side in self.sides if side.failure)
+        failures = {str(side.failure): side.failure for side in self.sides if side.failure}
         chosen = narrowed(snapshot, self._filters)
         if held != self._held:  # what takes long is done once for the same tallies
             self._held, self._sums = held, add_up(chosen)
-        return Look(chosen, self._sums, health(snapshot, looked, failures))
+        return Look(chosen, self._sums, health(snapshot, looked, failures.values()))
 
 
 def _show_once(look: Look, filters: Filters, output_format: Format) -> None:

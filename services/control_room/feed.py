@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from services.control_room.room import RoomSide, read_change
 from services.runtime.ending import end
-from services.runtime.errors import FaultError, FieldtallyError
+from services.runtime.errors import FaultError, FieldtallyError, UnreachableError
 from services.store.connection import in_words
 from services.store.contract import Entry
 from services.store.keys import PartitionKeys
@@ -84,7 +84,8 @@ class Feed:
                     reader.last_id = side.position
             failure = next((side.failure for side in self._sides if side.failure), None)
             if failure and not self._away:
-                self._logger.warning("server_away", reason=str(failure))
+                event = "server_away" if isinstance(failure, UnreachableError) else "side_not_shown"
+                self._logger.warning(event, reason=str(failure))
             elif self._away and not failure:
                 self._logger.info("server_back")
             self._away = failure is not None

@@ -31,7 +31,7 @@ from schemas.screen import (
     SideShown,
     SideStanding,
 )
-from schemas.tallies import DeviceNumbers, Operation
+from schemas.tallies import Checkpoint, DeviceNumbers, Operation
 from schemas.vocabulary import START, Position, order
 from services.control_room.book import (
     HOUR_S,
@@ -44,7 +44,7 @@ from services.control_room.book import (
     show_amendment,
     show_report,
 )
-from services.runtime.errors import FieldtallyError
+from services.runtime.errors import DamagedLogError, FieldtallyError
 from services.runtime.settings import SideSettings
 from services.store.contract import Entry
 from services.store.glance import Glance, RedisGlance
@@ -179,6 +179,7 @@ class RoomSide:
         amendments, amended = await self._amendments_until(stored.generation, position)
         audit = await self._glance.audit()
         seen = await self._glance.take()
+        misfit = await self._misfit(seen)
         # From here on nothing waits, so that whatever goes wrong leaves everything as it was.
         self.generation, self.position = stored.generation, position
         self.entries = checkpoint.entries if checkpoint else 0
@@ -193,7 +194,7 @@ class RoomSide:
         self._amended = amended
         self._digest = ""
         self._behind_at = None
-        self._saw(seen)
+        self._saw(seen, misfit)
         self.loaded = True
 
     async def _apply(self, change: Change) -> None:
@@ -359,7 +360,7 @@ class RoomSide:
             seen = await self._glance.take()
             devices = _show_devices(await self._glance.devices(seen.generation))
             self._audit = await self._glance.audit()
-            self._saw(seen)
+            self._saw(seen, await self._misfit(seen))
             if not self.loaded:
                 return False
             self._book.forget_before(_whole_hour(_hours_before(self._now())))
@@ -388,8 +389,16 @@ class RoomSide:
             self._behind_at = self.position
         return None
 
-    def _saw(self, seen: Glance) -> None:
-        self.seen, self.looked, self.failure = seen, self._now(), None
+    async def _misfit(self, seen: Glance) -> DamagedLogError | None:
+        """Return why the projector cannot go on from here: it may have stopped, or have nothing to notice it by."""
+        extent = await self._log.extent()
+        lacking = extent.lacks(Checkpoint(position=seen.position, entries=seen.entries))
+        if lacking:
+            return DamagedLogError(f"the log of side {self.side.side} has lost entries: {lacking}; restore the log")
+        return DamagedLogError(f"side {self.side.side}: {extent.foreign}") if extent.foreign else None
+
+    def _saw(self, seen: Glance, misfit: DamagedLogError | None) -> None:
+        self.seen, self.looked, self.failure = seen, self._now(), misfit
 
     # Showing
 

@@ -43,7 +43,7 @@ from services.control_room.room import RoomSide
 from services.control_room.sessions import Sessions, cookie_for, token_of
 from services.control_room.streams import Audience, Stream, Streams, write_id
 from services.control_room.words import words
-from services.runtime.errors import FieldtallyError, UnreachableError, UsageError
+from services.runtime.errors import DamagedLogError, FieldtallyError, UnreachableError, UsageError
 from services.runtime.stops import EXAMPLE_POSITION, EXAMPLE_TIME, EXAMPLES_LOCAL
 from services.tally.fold import FOLD_VERSION
 
@@ -409,7 +409,9 @@ class ControlRoom:
         sides = [self.sides[side] for side in audience]
         looked = min((side.looked for side in sides if side.looked), default=None)
         trouble: Trouble = ""
-        if looked is None or (self._now() - looked).total_seconds() > LOOKED_S or any(side.failure for side in sides):
+        if any(isinstance(side.failure, DamagedLogError) for side in sides):
+            trouble = "damaged"
+        elif looked is None or (self._now() - looked).total_seconds() > LOOKED_S or any(side.failure for side in sides):
             trouble = "server-away"
         elif any(side.lag_s() > LOOKED_S for side in sides):
             trouble = "projector-behind"

@@ -60,6 +60,10 @@ export function health({ silentS, lateS, lookedS, trouble, sides }) {
   if (lateS > DELAYED_S) causes.push({ cause: "late", age: lateS });
   // That a projector is behind is said below, with its side: the store has been reached.
   if (trouble === "projector-behind") trouble = "";
+  if (trouble === "damaged") {
+    causes.push({ cause: "damaged" });
+    trouble = "";
+  }
   if (lookedS > DELAYED_S || trouble) causes.push({ cause: "server", age: lookedS, trouble });
   for (const { side, lag_s } of sides) if (lag_s > DELAYED_S) causes.push({ cause: "projector", side, age: lag_s });
   return { state: causes.length ? "delayed" : "live", causes };

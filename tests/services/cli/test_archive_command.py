@@ -445,6 +445,9 @@ def test_an_auditor_with_a_copy_of_the_folder_gets_the_same_replay_from_an_empty
     doctor = {one["what"]: one for one in there("doctor", "--format", "json").json}
     assert "none: this server has an archive and no log" in doctor["SI tallies"]["found"]
     assert "SI audit" not in doctor
+    watched = " ".join(there("watch", "--once").out.split())
+    assert "DELAYED" in watched, "zeros that nobody has counted are no quiet border"
+    assert "the log of this server never held" in watched
     parked = there("parked", "list", "--format", "json")
     assert (parked.json, "SELECT * FROM parked" in parked.err) == ([], True)
     assert_refused(there("rebuild"), 4, "the log of this server never held")

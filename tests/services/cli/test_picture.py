@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from schemas.screen import (
 from schemas.vocabulary import CITIZENSHIPS, START, UNITS, Position, Side
 from services.cli.picture import BIG, Look, add_up, as_line, health, narrowed, picture
 from services.control_room.export import Filters
+from services.runtime.errors import DamagedLogError, FieldtallyError, UnreachableError
 from tests import given
 
 NOW = datetime(2024, 3, 14, 12, 0, tzinfo=UTC)
@@ -54,7 +56,9 @@ def snapshot(*sides: SideShown) -> Snapshot:
     return Snapshot(view="live", now=NOW, id="", digest=DIGEST, fold_version=1, sides=sides or (side(),))
 
 
-def look(*sides: SideShown, filters: Filters = ALL, unseen_s: float = 0.0, failures: tuple[str, ...] = ()) -> Look:
+def look(
+    *sides: SideShown, filters: Filters = ALL, unseen_s: float = 0.0, failures: Sequence[FieldtallyError] = ()
+) -> Look:
     chosen = narrowed(snapshot(*sides), filters)
     return Look(chosen, add_up(chosen), health(chosen, NOW - timedelta(seconds=unseen_s), failures))
 
@@ -131,9 +135,15 @@ def test_nobody_is_blamed_for_what_was_not_seen() -> None:
 
 
 def test_what_keeps_us_from_the_server_is_said_at_once() -> None:
-    lines = drawn(failures=("cannot reach unix:///there: is it running?",))
+    lines = drawn(failures=[UnreachableError("cannot reach unix:///there: is it running?")])
     assert "● LIVE" in lines[0]
     assert "△ cannot reach unix:///there: is it running?" == lines[1]
+
+
+def test_damage_is_no_border_that_is_quiet() -> None:
+    lines = drawn(failures=[DamagedLogError("side SI: the archive has what the log never held")])
+    assert "◐ DELAYED" in lines[0]
+    assert "△ side SI: the archive has what the log never held" == lines[1]
 
 
 def test_a_clock_that_was_set_back_makes_nothing_young_or_negative() -> None:
@@ -154,7 +164,9 @@ def test_each_state_has_a_sign_and_a_word(unseen_s: int, said: str) -> None:
 @pytest.mark.parametrize("height", [1, 5, 12, 16, 20, 24, 30, 43, 70])
 @pytest.mark.parametrize("unseen_s", [0, 20])
 def test_it_fits_every_terminal(width: int, height: int, unseen_s: int) -> None:
-    now = look(full_side("SI"), full_side("HR"), unseen_s=unseen_s, failures=("cannot reach " + "x" * 300,))
+    now = look(
+        full_side("SI"), full_side("HR"), unseen_s=unseen_s, failures=[UnreachableError("cannot reach " + "x" * 300)]
+    )
     lines = picture(now, ALL, width, height).split("\n", allow_blank=True)
     assert height == len(lines)
     assert width >= max(line.cell_len for line in lines)

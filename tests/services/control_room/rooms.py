@@ -212,7 +212,7 @@ class Served(NamedTuple):
     @property
     def trouble(self) -> str:
         """What a heartbeat would say now."""
-        return self.app.room.heartbeat(BOTH).trouble
+        return self.app.room.heartbeat(tuple(self.app.room.sides)).trouble
 
 
 class _InThread(serving._Server):

@@ -111,6 +111,35 @@ def test_a_report_amended_after_its_trim_shows_by_how_much(
         assert [5] == [change for cell, change in side["amendments"][0]["changes"].items() if "|persons|" in cell]
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_lost_what_its_archive_has_is_no_quiet_border(
+    here: Settings, client: redis.Redis, server_url: str
+) -> None:
+    """Emptied, it would show zeros that nobody doubts; the projector has nothing to stop at."""
+    feed(client, here.prefix, "SI", [given.entry(given.apprehension(id=number)) for number in range(1, 20)])
+    project(here)
+    archive_now(server_url, here.prefix, here.archive_dir)
+    with running_room(here) as served:
+        wait_for(lambda: served.trouble == "", what="the room to be well")
+        client.delete(*client.keys(f"{{{here.prefix}:SI}}:*"))
+        wait_for(lambda: served.trouble == "damaged", what="the trouble to be said")
+        with Browser(served.address) as anyone:
+            ready = anyone.get("/health/ready")
+        assert ready.status_code == 503
+        assert "19 entries up to" in ready.json()["checks"][0]["detail"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_log_that_lost_what_was_counted_is_no_quiet_border(here: Settings, client: redis.Redis) -> None:
+    positions = feed(client, here.prefix, "SI", [given.entry(given.apprehension(id=number)) for number in range(1, 20)])
+    project(here)
+    with running_room(here) as served:
+        wait_for(lambda: served.trouble == "", what="the room to be well")
+        client.delete(f"{{{here.prefix}:SI}}:log")
+        wait_for(lambda: served.trouble == "damaged", what="the trouble to be said")
+        assert f"the tallies reach {positions[-1]}" in str(served.side().failure)
+
+
 def test_a_room_without_the_archive_says_so_in_words_instead_of_showing_a_part(
     here: Settings, client: redis.Redis, server_url: str
 ) -> None:

@@ -143,6 +143,21 @@ def test_a_projector_that_stands_still_is_said_with_its_side(walls: Walls, scree
     screen.wait_until_it_agrees()
 
 
+def test_a_log_that_is_gone_is_no_quiet_border(walls: Walls, screen: Screen) -> None:
+    walls.wall.projector.send(signal.SIGTERM)
+    walls.wall.projector.wait()
+    log = walls.wall.key("SI", "log")
+    walls.wall.client.rename(log, f"{log}.elsewhere")
+    screen.wait_for_state("delayed")
+    said = screen.text("#delay")
+    assert "◐ The log and what was counted from it do not fit together: `fieldtally doctor` says more." == said
+    walls.wall.client.rename(f"{log}.elsewhere", log)
+    screen.wait_for_state("live")
+    walls.wall.start_projector()
+    walls.wall.wait_until_counted()
+    screen.wait_until_it_agrees()
+
+
 def swap_in_a_copy(wall: Wall, cell: str, count: int) -> None:
     """Make live what is a copy of the live generation but for one cell: in one step, for the projector may be writing.
 
