@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from schemas.vocabulary import START, Position, Side, following, order
-from services.archive import trim, writer
+from services.archive import restore, trim, writer
 from services.archive.verify import Verified, verify_archive
 from services.store import segment_file
 from services.store.connection import connect
@@ -90,6 +90,14 @@ async def trimmed(
     async with whole_log(url, prefix, archives, side) as log:
         counted = until or (await log.extent()).last
         return await trim.trim_log(log.stream, log.archive, counted, before_ms)
+
+
+async def restored(
+    url: str, prefix: str, archives: Path, counted: Position = START, side: Side = SI, *, went_on: bool = False
+) -> restore.Restored:
+    """Let the log go on behind its archive, as `fieldtally archive restore` does."""
+    async with whole_log(url, prefix, archives, side) as log:
+        return await restore.restore_log(log.stream, log.archive, counted, went_on=went_on)
 
 
 def archive_now(url: str, prefix: str, archives: Path, until: Position | None = None, side: Side = SI) -> list[Segment]:

@@ -43,7 +43,7 @@ async def trim_log(
                 f"{archive.folder} is not the archive of the log of side {archive.side} on this server, or the log was "
                 "set back; nothing is trimmed"
             )
-        require_as_written(archive.folder, archive.side)
+        require_as_written(archive.folder, archive.side, "nothing is trimmed")
         last = min(archive.end, counted, key=order)
         taken, position = 0, START
         while True:
@@ -66,10 +66,10 @@ async def trim_log(
             on_progress(len(entries))
 
 
-def require_as_written(folder: Path, side: Side) -> None:
-    """Raise DamagedArchiveError if a file of a side's archive is not what was written."""
+def require_as_written(folder: Path, side: Side, undone: str) -> None:
+    """Raise DamagedArchiveError, with what is left undone, if a file of an archive is not what was written."""
     if flaws := verify_archive(folder, side).flaws:
-        raise DamagedArchiveError(f"{folder / flaws[0].file}: {flaws[0].wrong}; nothing is trimmed")
+        raise DamagedArchiveError(f"{folder / flaws[0].file}: {flaws[0].wrong}; {undone}")
 
 
 def _archived(archive: Archive, before: Position, entries: list[Entry]) -> bool:

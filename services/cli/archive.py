@@ -1,4 +1,4 @@
-"""`archive`, `archive list`, `archive verify` and `archive trim`: the log in files that never change."""
+"""`archive`, `archive list`, `verify`, `trim` and `restore`: the log in files that never change."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 from msgspec.structs import asdict, replace
 
-from schemas.vocabulary import Position, order
+from schemas.vocabulary import START, Position, order
 from services.cli.command import ONLY_READ, command, group, run_async, settings
 from services.cli.output import Format, format_option, many, note, print_records, progress
 from services.cli.selectors import ENDS, read_as_of
@@ -24,11 +24,15 @@ from services.runtime.settings import Settings, SideSettings
 from services.runtime.signals import run_loop
 from services.store.connection import Client, connect
 from services.store.contract import LogExtent
+from services.store.generations import RedisGenerations
 from services.store.keys import PartitionKeys
 from services.store.loading import load_fitting
 from services.store.segments import MANIFEST, Segment, archive_folder, read_manifest
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import WholeLog, open_log
+
+if TYPE_CHECKING:
+    from services.archive.restore import Restored
 
 Result = TypeVar("Result")
 
@@ -36,6 +40,7 @@ WRITTEN_COLUMNS: Final = ("side", "segments", "entries", "to", "archived", "head
 SEGMENT_COLUMNS: Final = ("side", "number", "file", "first", "last", "count", "size", "sha256", "previous")
 VERIFIED_COLUMNS: Final = ("side", "file", "verdict")
 TRIMMED_COLUMNS: Final = ("side", "trimmed", "left", "archived")
+RESTORED_COLUMNS: Final = ("side", "restored", "to", "recorded_since")
 _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1)}
 
 
@@ -215,9 +220,61 @@ def trim(older_than: str, side: str | None, output_format: Format) -> None:
         raise failures[0]
 
 
+@command(
+    "restore",
+    "archive restore",
+    "archive restore --side SI --went-on",
+    stands="a side is as before, or restored; repeated, what is restored stays as it is",
+)
+@click.option("--side", metavar="SIDE", help="Only this side.")
+@click.option(
+    "--went-on", is_flag=True, help="What the server holds beyond the archive was recorded after it had lost the rest."
+)
+@format_option()
+def restore(side: str | None, *, went_on: bool, output_format: Format) -> None:
+    """Let a server that was emptied or set back go on behind its archive.
+
+    For where there is no copy of the server's own files, which would have all that was recorded. The log becomes what
+    it is after a trim of all that is archived. Reports that were recorded later and lost are not in it: a device sends
+    those that it still holds again. Afterwards `fieldtally rebuild --swap` counts.
+    """
+    chosen = settings()
+    sides = [chosen.side(side)] if side is not None else list(chosen.sides)
+    folders = {one.side: archive_folder(chosen.archive_dir, chosen.prefix, one.side) for one in sides}
+    archived = sum(read_manifest(folder, name).entries for name, folder in folders.items())
+    if not archived:
+        raise UsageError(
+            f"there is no archive in {chosen.archive_dir}, so nothing was restored: set FIELDTALLY_DATA_DIR to the "
+            "folder that holds `archive`"
+        )
+    with server_url(chosen) as url:
+        reached = replace(chosen, redis_url=url)
+        works = {str(one.side): partial(_restore, reached, url, one, went_on=went_on) for one in sides}
+        outcomes = run_forked(works, lambda: progress("comparing", archived))
+    done = {one.side: each for one, each in zip(sides, outcomes, strict=True) if not isinstance(each, FieldtallyError)}
+    records = [
+        {"side": name, "restored": one.restored, "to": one.to, "recorded_since": one.recorded_since}
+        for name, one in done.items()
+    ]
+    if records:
+        print_records(records, RESTORED_COLUMNS, output_format, "restored")
+    for name, one in done.items():
+        if one.restored:
+            note(
+                f"{name}: what had been recorded after {one.to} and was lost is in no archive: devices that still hold "
+                "it send it again; `fieldtally rebuild --swap` counts what is here"
+            )
+        else:
+            note(f"{name}: the server's log has all that is archived: nothing to restore")
+    failures = [each for each in outcomes if isinstance(each, FieldtallyError)]
+    if failures:
+        raise failures[0]
+
+
 archive.add_command(list_segments)
 archive.add_command(verify)
 archive.add_command(trim)
+archive.add_command(restore)
 
 
 def _age(text: str) -> timedelta:
@@ -261,7 +318,24 @@ def _trim(chosen: Settings, url: str, side: SideSettings, before_ms: int, advanc
 def _verify(chosen: Settings, side: SideSettings, _: Advance) -> None:
     from services.archive.trim import require_as_written  # noqa: PLC0415  # see verify
 
-    require_as_written(archive_folder(chosen.archive_dir, chosen.prefix, side.side), side.side)
+    require_as_written(archive_folder(chosen.archive_dir, chosen.prefix, side.side), side.side, "nothing is trimmed")
+
+
+def _restore(
+    chosen: Settings, url: str, side: SideSettings, advance: Advance, *, went_on: bool
+) -> Restored | FieldtallyError:
+    """Restore one side; what keeps it from that is returned, and the others go on."""
+    from services.archive.restore import restore_log  # noqa: PLC0415  # see verify
+
+    async def work(log: WholeLog, client: Client) -> Restored:
+        generations = RedisGenerations(client, url, PartitionKeys(chosen.prefix, side.side))
+        live = await generations.look(await generations.live())
+        return await restore_log(log.stream, log.archive, live.position or START, went_on=went_on, on_progress=advance)
+
+    try:
+        return run_loop(_on(chosen, url, side, work))
+    except FieldtallyError as error:
+        return error
 
 
 def _why_left(extent: LogExtent, counted: int, older_than: str) -> str:

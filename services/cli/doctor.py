@@ -31,6 +31,7 @@ from services.tally.numbers import missing_count
 
 State = Literal["ok", "look", "wrong"]
 
+RUNNING: Final = "is `fieldtally project` running?"
 COLUMNS: Final = ("state", "what", "found", "next_step")
 
 
@@ -204,7 +205,7 @@ def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint | Non
     if not checkpoint:
         if extent.entries:
             found = f"none, and {many(extent.entries, 'entry', 'entries')} in the log"
-            return Finding("look", what, found, "is `fieldtally project` running?")
+            return Finding("look", what, found, REBUILD if extent.beyond(Checkpoint()) else RUNNING)
         return Finding("ok", what, "none yet: nothing was recorded")
     try:
         require_zone(side, checkpoint)
@@ -218,9 +219,8 @@ def _tallies(side: SideSettings, extent: LogExtent, checkpoint: Checkpoint | Non
         found = f"at {checkpoint.position} with every entry counted, but the log goes on to {extent.last}"
         return Finding("wrong", what, found, f"somebody set them back: {REBUILD}", 1)
     if behind > 0:
-        return Finding(
-            "look", what, f"{many(behind, 'entry', 'entries')} behind the log", "is `fieldtally project` running?"
-        )
+        next_step = REBUILD if extent.beyond(checkpoint) else RUNNING
+        return Finding("look", what, f"{many(behind, 'entry', 'entries')} behind the log", next_step)
     return Finding(
         "ok",
         what,

@@ -69,8 +69,8 @@ class LogExtent(Struct, frozen=True):
             return ""
         return (
             f"the archive in {self.archive} has {self.archived:,} entries up to {self.archive_end}, some of which the "
-            "log of this server never held: restore the log, or set FIELDTALLY_DATA_DIR to the folder of this "
-            "server's archive"
+            "log of this server never held: restore the server from a copy, or, where there is none, with `fieldtally "
+            "archive restore`; or set FIELDTALLY_DATA_DIR to the folder of this server's archive"
         )
 
     def lacks(self, counted: Checkpoint) -> str:

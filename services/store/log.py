@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from msgspec.structs import asdict
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, WatchError
 
-from schemas.vocabulary import START, Position, following
+from schemas.vocabulary import START, Position, following, order
 from services.runtime.errors import FieldtallyError, UnreachableError
 from services.store.connection import Client, in_words, translated
 from services.store.contract import Entry, LogExtent, Trimmed
 from services.store.keys import PartitionKeys
 from services.tally.fold import Arrival, arrive
+
+_MAKER: Final = "begin-behind"
 
 
 class PartlyAppendedError(UnreachableError):
@@ -97,6 +99,32 @@ class RedisLog:
                 pipe.hset(self._trimmed, mapping=cast("dict[Any, Any]", asdict(trimmed)))
                 pipe.execute_command("XTRIM", self._key, "MINID", "=", following(trimmed.position))
                 await pipe.execute()
+
+    async def begin_behind(self, archived: Trimmed) -> int:
+        """Be a log of which all up to a position was trimmed, whatever the server had lost; return what it holds still.
+
+        Killed at any moment, it is done once this has been called again.
+        """
+        with translated(self._url):
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.hset(self._trimmed, mapping=cast("dict[Any, Any]", asdict(archived)))
+                # A stream without an entry comes about in no other way.
+                pipe.xgroup_create(self._key, _MAKER, mkstream=True)
+                pipe.xgroup_destroy(self._key, _MAKER)
+                pipe.execute_command("XTRIM", self._key, "MINID", "=", following(archived.position))
+                await pipe.execute()
+                while True:
+                    await pipe.watch(self._key)
+                    info: Any = await pipe.xinfo_stream(self._key)
+                    last = max(Position(info["last-generated-id"].decode()), archived.position, key=order)
+                    length = int(info["length"])
+                    pipe.multi()  # type: ignore[no-untyped-call]
+                    pipe.execute_command("XSETID", self._key, last, "ENTRIESADDED", archived.entries + length)
+                    try:
+                        await pipe.execute()
+                    except WatchError:  # somebody recorded a report meanwhile
+                        continue
+                    return length
 
     async def trimmed(self) -> Trimmed | None:
         """Return how far the log was trimmed, if it ever was."""

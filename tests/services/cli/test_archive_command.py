@@ -415,6 +415,38 @@ def test_rewritten_with_all_its_hashes_an_archive_is_known_by_the_server_that_wa
     assert_refused(log.run("replay"), 4, "was trimmed up to", "not the one in")
 
 
+def test_a_server_that_was_emptied_goes_on_behind_its_archive(log: Log) -> None:
+    """What a person does after a disk was lost, led from one step to the next by what the commands say."""
+    counted = log.done("tallies", "--format", "json").json
+    log.done("archive")
+    log.client.delete(*log.client.keys(f"{{{log.prefix}:SI}}:*"))
+    doctor = {one["what"]: one for one in log.run("doctor", "--format", "json").json}
+    assert "`audit`, `replay`, `stats`, `events` and `sql` read the archive" in doctor["SI tallies"]["found"]
+    assert_refused(log.run("project", "--until-caught-up"), 4, "`fieldtally archive restore`")
+    outcome = log.done("archive", "restore", "--format", "json")
+    [row] = outcome.json
+    assert row == {"side": "SI", "restored": LENGTH, "to": log.positions[-1], "recorded_since": 0}
+    assert f"SI: what had been recorded after {log.positions[-1]} and was lost is in no archive" in outcome.err
+    doctor = {one["what"]: one for one in log.run("doctor", "--format", "json").json}
+    assert "`fieldtally rebuild --swap`" in doctor["SI tallies"]["next_step"]
+    assert_refused(log.run("project", "--until-caught-up"), 4, "`fieldtally rebuild --swap`")
+    log.done("rebuild", "--swap")
+    log.done("project", "--until-caught-up")
+    assert log.done("tallies", "--format", "json").json == counted
+    log.done("audit")
+    again = log.done("archive", "restore", "--format", "json")
+    assert (again.json[0]["restored"], "nothing to restore" in again.err) == (0, True)
+
+
+def test_what_keeps_a_side_from_being_restored_is_one_line(log: Log) -> None:
+    assert_refused(log.run("archive", "restore"), 2, "there is no archive in", "FIELDTALLY_DATA_DIR")
+    log.done("archive", "--until", log.positions[60])
+    log.client.delete(*log.client.keys(f"{{{log.prefix}:SI}}:*"))
+    feed(log.client, log.prefix, "SI", [entry(apprehension(id=9_999))])
+    assert_refused(log.run("archive", "restore"), 2, "side SI", "with 1 more", "--went-on")
+    assert log.done("archive", "restore", "--went-on", "--format", "json").json[0]["recorded_since"] == 1
+
+
 # The archive elsewhere
 
 
@@ -479,9 +511,9 @@ def test_an_archive_that_is_not_that_of_the_log_is_not_read_as_a_part_of_it(
     for args in READINGS:
         refused = log.run(*args)
         assert (refused.code, refused.out) == (4, ""), args
-        assert "some of which the log of this server never held: restore the log, or set FIELDTALLY_DATA_DIR" in (
-            refused.err
-        ), args
+        assert "some of which the log of this server never held: restore the server from a copy, or" in (refused.err), (
+            args
+        )
         assert str(log.folder) in refused.err, args
     doctor = log.run("doctor", "--format", "json")
     assert doctor.code == 4
