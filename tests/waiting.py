@@ -11,7 +11,7 @@ T = TypeVar("T")
 _STEP_S = 0.005
 
 
-def wait_for(condition: Callable[[], T], *, within_s: float = 10.0, what: str) -> T:
+def wait_for(condition: Callable[[], T], *, within_s: float = 30.0, what: str) -> T:
     """Return the first true value of `condition`.
 
     Raises:
