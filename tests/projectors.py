@@ -155,7 +155,7 @@ class Process:
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**inherited, **environ},
+                env={**inherited, "PYTHONFAULTHANDLER": "1", **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -172,7 +172,12 @@ class Process:
 
     def wait(self, within_s: float = 20.0) -> int:
         """Return its exit code once it has ended."""
-        wait_for(lambda: self.poll() is not None, within_s=within_s, what=f"the end of a process that said {self.text}")
+        try:
+            wait_for(lambda: self.poll() is not None, within_s=within_s, what="the end of a process")
+        except AssertionError as late:
+            self.send(signal.SIGABRT)  # it says where each of its threads is
+            wait_for(lambda: self.poll() is not None, what="the end of a process that was aborted")
+            raise AssertionError(f"{late}; it said {self.text}") from None
         code = self.poll()
         assert code is not None
         return code
@@ -214,7 +219,7 @@ def environment(url: str, prefix: str, sides: str = SI_ONLY) -> dict[str, str]:
 
 
 _CRADLE = """
-import json, os, sys
+import faulthandler, json, os, sys
 import services.cli.__main__, services.cli.project, services.projector.app, services.projector.processes
 
 ended = {}
@@ -231,6 +236,7 @@ for line in sys.stdin:
         if not answer:
             for name, wanted in (("/dev/null", 0), ("/dev/null", 1), (order["said"], 2)):
                 os.dup2(os.open(name, os.O_RDWR), wanted)
+            faulthandler.enable()
             os.environ.update(order["environ"])
             sys.argv[1:] = order["args"]
             services.cli.__main__.main()

@@ -157,7 +157,8 @@ def _way_out(say: Words, view: View) -> str:
     if not view.kiosk:
         return ""
     desk = _e(view._replace(kiosk=False).query(say.language))
-    return f'<a id="leave" href="{desk}" data-set="kiosk=">{_e(say("kiosk.leave"))}</a>'
+    link = f'<a id="leave" href="{desk}" data-set="kiosk=">{_e(say("kiosk.leave"))}</a>'
+    return f'<nav aria-label="{_e(say("kiosk"))}">{link}</nav>'
 
 
 def _menu(say: Words, view: View) -> str:

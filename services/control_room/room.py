@@ -125,6 +125,7 @@ class RoomSide:
         self._devices: tuple[DeviceShown, ...] = ()
         self._audit: AuditShown | None = None
         self._book = Book(side.zone)
+        self._first: Position | None = None  # entry of the log
         self._latest: deque[ReportShown] = deque(maxlen=LATEST_MAX)
         self._amendments: deque[AmendmentShown] = deque(maxlen=AMENDMENTS_MAX)
         self._amended: dict[str, int] = {}
@@ -178,6 +179,7 @@ class RoomSide:
         latest = await self._latest_until(stored.generation, position)
         amendments, amended = await self._amendments_until(stored.generation, position)
         audit = await self._glance.audit()
+        first = await self._log.read_after(START, 1)
         seen = await self._glance.take()
         misfit = await self._misfit(seen)
         # From here on nothing waits, so that whatever goes wrong leaves everything as it was.
@@ -189,6 +191,7 @@ class RoomSide:
         self._audit = audit
         self._book = book
         self._days = {}
+        self._first = first[0].position if first else None
         self._latest = deque(latest, LATEST_MAX)
         self._amendments = deque(amendments, AMENDMENTS_MAX)
         self._amended = amended
@@ -206,6 +209,7 @@ class RoomSide:
         hours = self._book.take(one.recorded for one in reports if one.in_force)
         after, self.position = self.position, change.position
         self.entries += len(entries)
+        self._first = self._first or (entries[0].position if entries else None)
         apply_cells(self.cells, change.cells)
         self._digest = ""
         self._latest.extendleft(latest[::-1])
@@ -310,7 +314,15 @@ class RoomSide:
         days[day] = book, position
         while len(days) > DAYS_KEPT:
             del days[next(iter(days))]
-        return Hours(book.since, dict(book.counts))
+        return Hours(self._known_since(book), dict(book.counts))
+
+    def _known_since(self, book: Book) -> int:
+        """Return from which hour on all that happened is known.
+
+        Of what was before the log nobody has reported here, unless all of it was: then it was reported afterwards.
+        """
+        began = _whole_hour(self._first) if self._first else 0
+        return began if book.since < began < book.until else book.since
 
     def _new_day(self, day: date) -> tuple[Book, Position]:
         first, end = (datetime.combine(one, time.min, self.side.zone) for one in (day, day + timedelta(days=1)))
@@ -345,7 +357,7 @@ class RoomSide:
             operations=_show_operations(state.operations),
             cells={cell_text(cell): count for cell, count in state.tallies.items()},
             devices=_show_devices(state.devices),
-            hours=Hours(book.since, book.counts),
+            hours=Hours(self._known_since(book), book.counts),
             latest=tuple(await self._latest_until(generation, position)),
             amendments=tuple(amendments),
             amended=amended,
@@ -403,6 +415,11 @@ class RoomSide:
     # Showing
 
     @property
+    def audit(self) -> AuditShown | None:
+        """The last audit that agreed."""
+        return self._audit
+
+    @property
     def digest(self) -> str:
         """The state digest of the tallies held."""
         self._digest = self._digest or joined_digest([self.cells])
@@ -443,7 +460,7 @@ class RoomSide:
             operations=self._operations,
             cells=dict(sorted(self.cells.items())),  # side by side, what is alike compresses by a fifth more
             devices=self._devices,
-            hours=Hours(self._book.since, self._book.counts),
+            hours=Hours(self._known_since(self._book), self._book.counts),
             latest=tuple(self._latest),
             amendments=tuple(self._amendments),
             amended=dict(sorted(self._amended.items())),

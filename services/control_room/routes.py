@@ -12,7 +12,7 @@ from typing import Final, cast
 from urllib.parse import parse_qs, quote
 
 import msgspec
-from litestar import Litestar, Response, asgi, get, post
+from litestar import HttpMethod, Litestar, Response, asgi, post, route
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler, HTTPScope, Receive, Scope, Send
@@ -59,6 +59,8 @@ CHECK_AGAIN_S: Final = 1.0
 AGAIN_S: Final = 5
 """How often the page that stands in the screen's place asks for the screen."""
 ZIPPED_FROM: Final = 1_000
+_READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
+"""Who watches whether a page is there asks for its head."""
 
 _json: Final = msgspec.json.Encoder()
 _SAFE: Final = {
@@ -133,7 +135,7 @@ class ControlRoom:
         )
 
     def _handlers(self) -> list[ControllerRouterHandler]:
-        @get("/")
+        @route("/", http_method=_READ)
         async def wall(request: HttpRequest) -> HttpResponse:
             return await self._page(request)
 
@@ -142,7 +144,7 @@ class ControlRoom:
             from_here(request.headers)
             return await self._login(request)
 
-        @get("/login", sync_to_thread=False)
+        @route("/login", http_method=_READ, sync_to_thread=False)
         def login_by_address() -> HttpResponse:
             return _response(b"", HTML_TYPE, 303, {**_SAFE, "location": "/"})  # as it stands in the bar after a refusal
 
@@ -154,21 +156,21 @@ class ControlRoom:
                 b"", HTML_TYPE, 303, {**_SAFE, "location": "/", "set-cookie": cookie_for("", secure=secure)}
             )
 
-        @get("/api/tallies")
+        @route("/api/tallies", http_method=_READ)
         async def tallies(request: HttpRequest) -> HttpResponse:
             return await self._tallies(request)
 
-        @get("/api/tallies.csv")
+        @route("/api/tallies.csv", http_method=_READ)
         async def tallies_csv(request: HttpRequest) -> HttpResponse:
             exported, headers = await self._export(request, "csv")
             return _response(as_csv(exported), "text/csv; header=present", 200, headers, request)
 
-        @get("/api/tallies.json")
+        @route("/api/tallies.json", http_method=_READ)
         async def tallies_json(request: HttpRequest) -> HttpResponse:
             exported, headers = await self._export(request, "json")
             return _response(_json.encode(exported), JSON_TYPE, 200, headers, request)
 
-        @get("/api/hours")
+        @route("/api/hours", http_method=_READ)
         async def hours(request: HttpRequest) -> HttpResponse:
             return await self._hours(request)
 
@@ -176,15 +178,15 @@ class ControlRoom:
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
             await self._stream(cast("HTTPScope", scope), receive, send)
 
-        @get("/static/{name:str}", sync_to_thread=False)
+        @route("/static/{name:str}", http_method=_READ, sync_to_thread=False)
         def static(request: HttpRequest, name: FromPath[str]) -> HttpResponse:
             return self._static(request, name)
 
-        @get("/health/live", sync_to_thread=False)
+        @route("/health/live", http_method=_READ, sync_to_thread=False)
         def live() -> HttpResponse:
             return _response(_json.encode(Liveness()), JSON_TYPE)
 
-        @get("/health/ready", sync_to_thread=False)
+        @route("/health/ready", http_method=_READ, sync_to_thread=False)
         def ready() -> HttpResponse:
             readiness = self._readiness()
             return _response(_json.encode(readiness), JSON_TYPE, 200 if readiness.status == "ready" else 503)
@@ -211,9 +213,12 @@ class ControlRoom:
     # Who looks
 
     async def _audience(self, headers: Mapping[str, str]) -> Audience:
-        audience = await self._sessions.audience(token_of(headers.get("cookie", ""), headers.get("authorization", "")))
+        token = token_of(headers.get("cookie", ""), headers.get("authorization", ""))
+        audience = await self._sessions.audience(token)
         if audience is None:
             detail = "log in at / with a token from `fieldtally devices enrol NAME --role viewer --side SI`"
+            if await self._sessions.reports(token):
+                detail = f"this token is for reporting; {detail}"
             raise RefusedError(problem("not-authenticated", 401, detail), {"www-authenticate": "Bearer"})
         return audience
 
@@ -267,7 +272,7 @@ class ControlRoom:
 
     async def _tallies(self, request: HttpRequest) -> HttpResponse:
         audience = await self._audience(request.headers)
-        at = queries_of(request).get("at", [""])[0]
+        at = once_each(request).get("at", "")
         if at:
             return _response(await self._past_snapshot(audience, at), JSON_TYPE, 200, _PRIVATE, request)
         encoded = self._encoded(audience)
@@ -349,7 +354,8 @@ class ControlRoom:
                 id=write_id({side.side: side.position for side in shown}, audience),
                 digest=joined_digest(side.cells for side in shown),
                 fold_version=FOLD_VERSION,
-                sides=tuple(shown),
+                # The last audit is one of the present: where and when it agreed stands beside it.
+                sides=tuple(msgspec.structs.replace(side, audit=self.sides[side.side].audit) for side in shown),
                 at=at,
                 ahead=lies_ahead(stops, self._now()),
             )

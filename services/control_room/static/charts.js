@@ -3,7 +3,6 @@
 import { fill, make, replace } from "./dom.js";
 
 const [WIDTH, HEIGHT, FOOT, HEAD] = [480, 170, 36, 36];
-const STEP = WIDTH / 24;
 
 /** Draw the charts of `sides`: each `{side, name, zone, hours}` with the hours of `hourly`. */
 export function drawHours(place, sides, words) {
@@ -53,7 +52,7 @@ function chart({ side, zone, hours }, most, words) {
     side,
     most: words.number(Math.max(0, ...hours.map(({ count }) => count ?? 0))),
     from: hour(hours[0].start, zone, words, true),
-    to: hour(hours[23].start + 3600, zone, words, true),
+    to: hour(hours.at(-1).start + 3600, zone, words, true),
     gaps: hours.filter(({ count }) => count === null).length,
   });
   const svg = make("svg", {
@@ -63,7 +62,7 @@ function chart({ side, zone, hours }, most, words) {
     "aria-label": label,
     class: "chart",
   });
-  const base = HEIGHT - FOOT;
+  const [base, step] = [HEIGHT - FOOT, WIDTH / hours.length];
   const hatch = make(
     "pattern",
     { id: `hatch-${side}`, width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
@@ -71,10 +70,10 @@ function chart({ side, zone, hours }, most, words) {
   );
   svg.append(make("defs", {}, hatch), make("line", { x1: 0, y1: HEAD, x2: WIDTH, y2: HEAD, class: "grid" }));
   hours.forEach(({ start, count }, index) => {
-    const [x, height] = [index * STEP, ((base - HEAD) * Math.max(0, count ?? most)) / most];
+    const [x, height] = [index * step, ((base - HEAD) * Math.max(0, count ?? most)) / most];
     if (count === null)
-      svg.append(make("rect", { x, y: HEAD, width: STEP, height: base - HEAD, fill: `url(#hatch-${side})` }));
-    else if (count) svg.append(make("rect", { x: x + 2, y: base - height, width: STEP - 4, height, class: "bar" }));
+      svg.append(make("rect", { x, y: HEAD, width: step, height: base - HEAD, fill: `url(#hatch-${side})` }));
+    else if (count) svg.append(make("rect", { x: x + 2, y: base - height, width: step - 4, height, class: "bar" }));
     if (index % 6 === 0) {
       svg.append(make("line", { x1: x, y1: base, x2: x, y2: base + 5, class: "axis" }));
       svg.append(

@@ -52,6 +52,7 @@ export class ServerClock {
 /**
  * The state of the screen, and why: `silentS` since the last message, `lateS` by which messages come late, `lookedS`
  * since the server reached the store, each side's projector lag. Four facts that are never derived from one another.
+ * Numbers that nobody can renew are lost, whichever link of the two is broken.
  */
 export function health({ silentS, lateS, lookedS, trouble, sides }) {
   if (silentS > LOST_S) return { state: "lost", causes: [] };
@@ -66,7 +67,14 @@ export function health({ silentS, lateS, lookedS, trouble, sides }) {
   }
   if (lookedS > DELAYED_S || trouble) causes.push({ cause: "server", age: lookedS, trouble });
   for (const { side, lag_s } of sides) if (lag_s > DELAYED_S) causes.push({ cause: "projector", side, age: lag_s });
+  if (lookedS > LOST_S) return { state: "lost", causes };
   return { state: causes.length ? "delayed" : "live", causes };
+}
+
+/** Until when (epoch milliseconds) it is known what the sides reported, null for now: what came since, nobody knows. */
+export function knownUntil({ state, causes, heardMs, lookedMs }) {
+  const broken = state === "lost" || state === "ended" || causes.some(({ cause }) => cause !== "projector" && cause !== "damaged");
+  return broken ? Math.min(heardMs, lookedMs) : null;
 }
 
 /** The moment, in epoch milliseconds, at which a day begins in a zone; days of 23 and 25 hours included. */

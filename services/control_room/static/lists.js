@@ -48,11 +48,12 @@ export class Lists {
     return JSON.stringify(this.most) !== before;
   }
 
-  /** Say beside a heading how many rows there is no room for, in a list whose last row does not say so. */
-  left(name, count) {
+  /** Say beside a heading how many rows there is no room for, in a list whose last row does not say so; and a note. */
+  left(name, count, note = "") {
     const heading = find(`#${name}-title`);
     if (!find("small", heading)) heading.append(" ", make("small", { class: "quiet" }));
-    write(find("small", heading), count > 0 ? this.words.say("more", { n: this.words.number(count) }) : "");
+    const more = count > 0 ? this.words.say("more", { n: this.words.number(count) }) : "";
+    write(find("small", heading), [note, more].filter(Boolean).join(" "));
   }
 
   write(room, view, found, serverMs) {
@@ -159,14 +160,21 @@ export class Lists {
 
   latest(room, view, serverMs) {
     const { words } = this;
-    const reports = [...room.sides.values()]
+    const sides = [...room.sides.values()].filter(({ side }) => !view.side || side === view.side);
+    // Of a side with so many the older ones are not known here: from then on the list of all would have holes.
+    const since = Math.max(...sides.map(({ latest }) => (latest.length < LATEST ? 0 : Date.parse(latest.at(-1).received))));
+    const reports = sides
       .flatMap(({ side, zone, latest }) => latest.map((report) => ({ side, zone, ...report })))
       .filter(({ side, operation, time, zone }) =>
         inView({ side, operation: operation ?? "", day: localDay(Date.parse(time), zone) }, view),
       )
-      .sort((a, b) => Date.parse(b.received) - Date.parse(a.received));
+      .filter(({ received }) => Date.parse(received) >= since)
+      .sort((a, b) => Date.parse(b.received) - Date.parse(a.received))
+      .slice(0, LATEST);
     const { latest: most } = this.most;
-    this.left("latest", most < LATEST ? Math.min(reports.length, LATEST) - most : 0);
+    const among = since > 0 && (view.operation || view.from || view.to);
+    const note = among && most === LATEST && reports.length ? words.say("latest.among", { n: LATEST }) : "";
+    this.left("latest", most < LATEST ? reports.length - most : 0, note);
     const spare = (text) => ({ text, mark: "spare" });
     const clock = (at, zone) => words.time(Date.parse(at), zone, { seconds: false, today: serverMs, year: false });
     const heads = [
@@ -208,7 +216,7 @@ export class Lists {
           ],
         };
       }),
-      words.say("latest.none"),
+      among ? words.say("latest.older", { n: LATEST }) : words.say("latest.none"),
     );
   }
 
@@ -315,7 +323,9 @@ export class Lists {
       ([from, to]) => sums(room, { side: view.side, operation: "", from, to }).figures,
     );
     const rows = MEASURES.filter((measure) => before[measure]);
-    this.left("lastyear", rows.length - this.most.lastyear);
+    // The note below has no room on a wall.
+    const note = this.walled() && view.operation ? words.say("lastyear.all") : "";
+    this.left("lastyear", rows.length - this.most.lastyear, note);
     const heads = [
       words.say("measure"),
       number(words.days(from, to)),

@@ -183,17 +183,17 @@ export function amended(room, view) {
   return found;
 }
 
-/** Twenty-four hours that end at `end` (epoch seconds): `{start, count}`, the count null where it is not known. */
-export function hourly(side, { operation }, end, measure = "persons") {
+/** So many hours that end at `end` (epoch seconds): `{start, count}`, the count null where it is not known. */
+export function hourly(side, { operation }, end, length = 24, measure = "persons") {
   const last = Math.ceil(end / 3600) * 3600 - 3600;
-  const hours = Array.from({ length: 24 }, (_, index) => {
-    const start = last - (23 - index) * 3600;
+  const hours = Array.from({ length }, (_, index) => {
+    const start = last - (length - 1 - index) * 3600;
     return { start, count: start < side.hours.since ? null : 0 };
   });
   for (const [text, count] of Object.entries(side.hours.counts)) {
     const [start, of, , what] = text.split("|");
-    const hour = what === measure && (!operation || of === operation) && hours[23 - (last - start) / 3600];
-    if (hour && hour.count !== null) hour.count += count;
+    const hour = what === measure && (!operation || of === operation) && hours[length - 1 - (last - start) / 3600];
+    if (hour) hour.count = (hour.count ?? 0) + count; // of an hour that is not known as a whole, what is known
   }
   return hours;
 }

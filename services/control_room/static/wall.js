@@ -3,7 +3,7 @@
 // writes how the link, the store, the projector and the sides are, frozen or not.
 
 import { drawHours } from "./charts.js";
-import { DELAYED_S, dayAfter, dayStart, health, localDay, ServerClock, Steady } from "./clock.js";
+import { DELAYED_S, dayAfter, dayStart, health, knownUntil, localDay, ServerClock, Steady } from "./clock.js";
 import { find, make, mark, replace, write } from "./dom.js";
 import { Figures } from "./figures.js";
 import { Lists } from "./lists.js";
@@ -17,6 +17,7 @@ const SOON_MS = 2_000; // and another state so soon
 const DAY_MS = 10_000; // how often the hours of a day that is over are asked for, while reports come
 const CHECKED_MS = 60_000; // how often the page computes the digest itself
 const [HOURS, HOUR_MS] = [25, 3_600_000]; // how many the page keeps: a day and the one that has begun
+const BEAT_S = 6; // heartbeats come every 5 s
 const SILENT_S = 600; // a side that nobody has heard for so long is called silent
 const MOVED_MS = 5_000; // how long a moved mouse shows the way out of a wall's view
 const FREEZE_MAX_S = 300; // a wall that somebody froze and left goes on by itself
@@ -207,8 +208,11 @@ function hours(shown, serverMs) {
       const last = [plan?.ends, view.to].filter(Boolean).sort()[0];
       const over = last ? dayStart(dayAfter(last), side.zone) : Infinity;
       const end = Math.min(past ? serverMs : (frozen?.at ?? clock.now()), over);
-      const known = end === over && side.hours.since * 1000 > over - 86_400_000 ? ofDay(last, side) : side;
-      const hours = hourly(known, view, end / 1000).map((hour) =>
+      const day = end === over;
+      const begin = day ? dayStart(last, side.zone) : null; // a day may have 23 or 25 hours
+      const known = day && side.hours.since * 1000 > begin ? ofDay(last, side) : side;
+      const count = day ? Math.round((over - begin) / HOUR_MS) : HOURS - 1;
+      const hours = hourly(known, view, end / 1000, count).map((hour) =>
         hour.start * 1000 > serverMs ? { ...hour, count: null } : hour,
       );
       return { ...side, hours };
@@ -312,21 +316,31 @@ function tick() {
   else if (past) state = "past";
   else if (ended) state = "ended";
   else {
-    ({ state, causes } = health({ silentS, lateS: lateMs / 1000, lookedS, trouble, sides }));
+    const lateS = lateMs / 1000;
+    // While messages come in time, the last look grows old with the clock; else that says nothing but that none come.
+    const storeS = Math.max(silentS, lateS) > BEAT_S ? lookedS : Math.max(lookedS, clock.age(looked));
+    ({ state, causes } = health({ silentS, lateS, lookedS: storeS, trouble, sides }));
     if (!connected && state !== "lost") state = "connecting"; // the page came with numbers; the stream has yet to speak
   }
+  const away = causes.some(({ cause }) => cause === "server");
   if (state !== "lost") lostSince = null;
-  else lostSince ??= Math.max(clock.now() - silentS * 1000, asOf());
+  else lostSince ??= away ? asOf() : Math.max(clock.now() - silentS * 1000, asOf());
   mark(document.body, { "data-state": state, "data-frozen": frozen ? "" : undefined });
   const how = `${ICONS[state]} ${words.say(`state.${state}`)}`;
   write(find("#state"), frozen ? words.say("frozen.link", { state: how }) : how); // what stands still is not live
-  write(find("#age"), past || state === "connecting" ? "" : words.age(silentS));
+  const known = past ? null : knownUntil({ state, causes, heardMs: clock.now() - silentS * 1000, lookedMs: asOf() });
+  const ageS = away ? clock.age(looked) : silentS;
+  write(find("#age"), past || state === "connecting" ? "" : words.age(ageS));
   const lag = sides.reduce((sum, side) => sum + side.lag, 0);
-  write(find("#lag"), past ? "" : `· ${words.say("lag", { n: words.number(lag) })}`);
+  const lagging = known === null ? words.say("lag", { n: words.number(lag) }) : words.say("lag.unknown");
+  write(find("#lag"), past ? "" : `· ${lagging}`);
   mark(find("#lag"), {
-    title: sides.map(({ side, lag_s }) => words.say("lag.title", { side, age: words.age(lag_s) })).join("\n"),
+    title:
+      known === null
+        ? sides.map(({ side, lag_s }) => words.say("lag.title", { side, age: words.age(lag_s) })).join("\n")
+        : undefined,
   });
-  sides.forEach(heardOf);
+  for (const side of sides) heardOf(side, known);
   banners(causes);
   freezing();
   if (!frozen) figures.fade();
@@ -334,18 +348,22 @@ function tick() {
   speak();
 }
 
-function heardOf({ side, zone, heard, parked }) {
+/** How long a side has been silent; `known` is until when that can be told, null for now. */
+function heardOf({ side, zone, heard, parked }, known) {
   const place = find(`#figures th[data-side="${side}"] .heard`);
   if (!place) return;
-  const age = heard ? clock.age(heard) : Infinity;
+  const age = heard ? ((known ?? clock.now()) - Date.parse(heard)) / 1000 : Infinity;
   const silent = age > SILENT_S;
+  const time = () => words.time(Date.parse(heard), zone, { seconds: past, today: past ? asOf() : clock.now() });
   const text = !heard
     ? `◐ ${words.say("heard.never")}`
     : past
-      ? words.say("heard.at", { time: words.time(Date.parse(heard), zone, { today: asOf() }) })
-      : silent
-        ? `◐ ${words.say("silent", { age: words.age(age) })}`
-        : words.say("heard", { age: words.age(age) });
+      ? words.say("heard.at", { time: time() })
+      : known !== null
+        ? `${silent ? "◐ " : ""}${words.say("heard.unknown", { time: time() })}`
+        : silent
+          ? `◐ ${words.say("silent", { age: words.age(age) })}`
+          : words.say("heard", { age: words.age(Math.max(age, 0)) });
   write(place, parked ? `${text} · △ ${words.count("parked", parked)}` : text);
   mark(place, {
     "data-silent": silent && !past ? "" : undefined,
@@ -361,11 +379,12 @@ function banners(causes) {
   const loss = find("#loss");
   // An alert: its text is written once per loss, and nobody is told of the seconds one by one.
   if (state === "lost") {
-    replace(loss, `lost ${lostSince}`, () =>
+    const store = causes.some(({ cause }) => cause === "server");
+    replace(loss, `lost ${lostSince} ${store}`, () =>
       make(
         "p",
         {},
-        `✕ ${words.say("lost.banner", { time: time(lostSince), asof: shownAsOf })} `,
+        `✕ ${words.say(store ? "lost.store" : "lost.banner", { time: time(lostSince), asof: shownAsOf })} `,
         make("span", { "aria-hidden": true }),
       ),
     );
@@ -380,7 +399,8 @@ function banners(causes) {
       ),
     );
   else replace(loss, "", () => []);
-  const texts = causes.map(({ cause, side, age, trouble }) => {
+  const said = causes.filter(({ cause }) => state !== "lost" || cause !== "server"); // the loss says that already
+  const texts = said.map(({ cause, side, age, trouble }) => {
     const why = trouble ? `${troubleWords(trouble)} ` : "";
     return why + words.say(`delayed.${cause}`, { side, age: words.age(age), time: time(Date.parse(looked)) });
   });
@@ -392,15 +412,16 @@ function freezing() {
   const place = find("#frozen");
   mark(place, { hidden: frozen ? undefined : "" });
   if (!frozen) return;
-  const oldS = (steady.now() - frozen.since) / 1000;
-  if (view.kiosk && oldS >= FREEZE_MAX_S) {
+  const frozenS = (steady.now() - frozen.since) / 1000;
+  const oldS = Math.max(frozenS, (clock.now() - frozen.at) / 1000);
+  if (view.kiosk && frozenS >= FREEZE_MAX_S) {
     resume();
     notice(words.say("frozen.resumed", { age: words.age(FREEZE_MAX_S) }));
     return;
   }
   write(find("strong", place), `❄ ${words.say("state.frozen")}`);
   const how = view.kiosk
-    ? words.say("frozen.auto", { age: words.age(FREEZE_MAX_S - oldS) })
+    ? words.say("frozen.auto", { age: words.age(FREEZE_MAX_S - frozenS) })
     : words.say("frozen.resume");
   write(
     find("span", place),
@@ -449,7 +470,8 @@ function toggled() {
 
 function title() {
   const persons = find('#figures [data-measure="persons"] b').textContent;
-  const now = frozen ? `❄ ${words.say("state.frozen")}` : `${ICONS[state]} ${words.say(`state.${state}`)}`;
+  const link = `${ICONS[state]} ${words.say(`state.${state}`)}`;
+  const now = frozen ? `❄ ${words.say("state.frozen")}${state === "live" ? "" : ` · ${link}`}` : link;
   const text = `${now} · ${persons} · ${find("#operation").textContent} · Fieldtally`;
   if (document.title !== text) document.title = text;
 }
@@ -500,12 +522,12 @@ function address(changes, base = location.pathname) {
   return query.size ? `${base}?${query}` : base;
 }
 
-/** Fill in what may be chosen, and what links lead to from this view. */
-function options() {
+/** Fill in what may be chosen, and what links lead to from this view; a field in which somebody is, only if `all`. */
+function options(all = false) {
   const form = find("#filters");
   const codes = [...room.sides.values()].flatMap(({ operations }) => operations.map(({ operation }) => operation));
   const label = (name, value) =>
-    name === "operation" ? [value, planOf(room, value)?.name].filter(Boolean).join(" · ") : value;
+    name === "operation" ? [...new Set([value, planOf(room, value)?.name])].filter(Boolean).join(" · ") : value;
   for (const [name, values] of [
     ["operation", [...new Set(codes)].sort()],
     ["side", [...room.sides.keys()]],
@@ -518,10 +540,10 @@ function options() {
     }
     const unseen = [...select.options].slice(1).filter(({ value }) => name === "side" && !values.includes(value));
     for (const option of unseen) option.remove();
-    if (select !== document.activeElement) select.value = view[name];
+    if (all || select !== document.activeElement) select.value = view[name];
   }
   for (const name of ["from", "to"])
-    if (form.elements[name] !== document.activeElement)
+    if (all || form.elements[name] !== document.activeElement)
       form.elements[name].value = isDay(view[name]) ? view[name] : "";
   for (const link of document.querySelectorAll("a[data-set]")) {
     const [name, value] = link.dataset.set.split("=");
@@ -554,7 +576,7 @@ function listen() {
     // A date that is typed is another one with each digit of its year: those on the way are no filters.
     if (event.target.name !== "at" && form.checkValidity()) go(event);
   });
-  addEventListener("popstate", moved);
+  addEventListener("popstate", () => moved(true));
   // Also when a warning needs room. Not at once: an observer that changes what it observes is an error of the page.
   if (view.kiosk) new ResizeObserver(() => requestAnimationFrame(draw)).observe(find("#panels"));
   find("#freeze").hidden = past;
@@ -598,9 +620,10 @@ function leaving(form) {
   });
 }
 
-function moved() {
+/** The address is another one; `elsewhere` says that not the form has made it so. */
+function moved(elsewhere = false) {
   view = readAddress();
-  options();
+  options(elsewhere);
   draw();
   tick();
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 from typing import Any
 
@@ -214,6 +214,7 @@ async def test_a_book_of_a_day_is_whole_and_does_not_grow(settings: Settings) ->
     now = datetime.now(UTC)
     old, recent = now - timedelta(hours=30), now - timedelta(hours=20)
     async with one_side(settings, now=now) as side:
+        await side.write([given.entry(given.nil_report(id=3))], now - timedelta(days=3))
         await side.record(given.apprehension(id=1, time=_written(old)), given.apprehension(id=2, time=_written(recent)))
         await side.room.load()
         hour = int(recent.timestamp() // HOUR_S) * HOUR_S
@@ -252,6 +253,30 @@ async def test_hours_of_reports_from_before_the_book_are_not_claimed(settings: S
         await side.room.load()
         assert {} == side.room.shown().hours.counts
         assert side.room.shown().hours.since > now.timestamp()
+
+
+@asynchronous
+async def test_hours_before_the_log_began_are_not_known_though_what_is_reported_of_them_counts(
+    settings: Settings,
+) -> None:
+    """Before a side's first report nobody was there to say that an hour was quiet."""
+    now = datetime.now(UTC)
+    began, day = now - timedelta(hours=5), (now - timedelta(days=40)).date()
+    long_ago = datetime.combine(day, time(12), settings.sides[0].zone)
+    early = given.apprehension(id=1, time=_written(now - timedelta(hours=9)))
+    async with one_side(settings, now=now) as side:
+        await side.room.load()
+        await side.write([given.entry(early)], began)
+        await side.count()
+        await side.follow()
+        loaded = side.new_room()
+        await loaded.load()
+        for room in (side.room, loaded):
+            hours = room.shown().hours
+            assert began <= datetime.fromtimestamp(hours.since, UTC) < began + timedelta(hours=1)
+            assert 1 == sum(count for name, count in hours.counts.items() if name.endswith("|persons"))
+        # A day that was over by then was reported afterwards, and as a whole.
+        assert long_ago.timestamp() > (await loaded.hours_of(day)).since
 
 
 # Where the feed does not lead on
@@ -532,6 +557,8 @@ async def test_the_past_is_what_was_shown_then(settings: Settings) -> None:
     entries = given.seeded_log(SEED + 2, 150)["SI"]
     then: dict[str, Any] = {}
     async with one_side(settings) as side:
+        await side.write([given.entry(given.nil_report(id=9_999))], received - timedelta(days=3))  # the log is older
+        await side.count()
         await side.room.load()
         while entries:
             size = random.randint(1, 15)

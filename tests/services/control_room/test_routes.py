@@ -611,6 +611,14 @@ def raw(address: str, line: str) -> tuple[int, str, str]:
     return int(head.split(" ", 2)[1]), head, body
 
 
+@pytest.mark.parametrize("path", ["/", "/api/tallies", "/api/tallies.csv", "/health/live", "/static/wall.js"])
+def test_the_head_of_whatever_can_be_read_can_be_asked_for(viewer: Browser, path: str) -> None:
+    """As programs do that watch whether a page is there."""
+    whole, head = viewer.get(path), viewer.send("HEAD", path)
+    assert (200, b"") == (head.status_code, head.content)
+    assert whole.headers["content-type"] == head.headers["content-type"]
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("PUT", "/login"), ("GET", "/logout"), ("POST", "/"), ("DELETE", "/api/tallies"), ("POST", "/api/stream"),
@@ -618,7 +626,7 @@ def raw(address: str, line: str) -> tuple[int, str, str]:
 )  # fmt: skip
 def test_a_method_that_there_is_not_is_refused(viewer: Browser, method: str, path: str) -> None:
     answer = viewer.send(method, path)
-    assert 405 == answer.status_code
+    assert 405 == answer.status_code, answer.text
     assert "application/problem+json" in answer.headers["content-type"]
     assert answer.headers["allow"]
 

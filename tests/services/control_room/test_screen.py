@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from schemas.screen import AMENDMENTS_MAX
+from schemas.screen import AMENDMENTS_MAX, LATEST_MAX
 from tests import given
 from tests.screens import Walls, running_wall
 from tests.waiting import wait_for
@@ -204,6 +206,8 @@ def test_the_foot_says_where_when_and_with_which_digest_an_audit_agreed(walls: W
         screen.open("?lang=en")
         expected = "✓ HR rebuilt = live at 1710385929000-0, 14 Mar 2024 04:12:09 CET · 0123456789ab"
         wait_for(lambda: expected in screen.text("#audit"), what="the audit")
+        screen.open(f"?lang=en&at={walls.wall.position('SI')}", "past")
+        assert expected in screen.text("#audit"), "where and when it agreed is said, and true of any view"
 
 
 # The address is the view
@@ -370,6 +374,60 @@ def test_a_page_lets_go_of_hours_that_no_chart_shows_any_more(walls: Walls) -> N
             }"""
         )
         assert [26, 974 * 3_600, [1] * 24] == found
+
+
+@pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-06-10", 24)])
+def test_a_day_has_as_many_hours_as_the_clock_shows(walls: Walls, day: str, hours: int) -> None:
+    """A report in each hour of a local day: all of them stand in the chart's table."""
+    zone = ZoneInfo("Europe/Ljubljana")
+    first = datetime.fromisoformat(day).replace(tzinfo=zone)
+    begin, end = (int((first + timedelta(days=more)).timestamp()) for more in (0, 1))
+    counts = {f"{hour}||koper|persons": 1 for hour in range(begin - 7_200, end + 7_200, 3_600)}
+    with walls.screen() as screen:
+        screen.page.route("**/api/hours*", lambda route: route.fulfill(json={"SI": {"since": begin, "counts": counts}}))
+        screen.open(f"?lang=en&side=SI&from={day}&to={day}")
+        figure = screen.page.locator('#hours figure[data-side="SI"]')
+        wait_for(lambda: f"SI {hours} persons" in figure.inner_text(), what="the hours of the day")
+        figure.locator("summary").click()
+        rows = figure.locator("tbody tr").all_inner_texts()
+        assert [hours, []] == [len(rows), [row for row in rows if not row.endswith("1")]]
+        assert "00:00" in rows[-1]
+
+
+def test_back_brings_the_view_back_also_in_the_field_that_one_is_in(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    with walls.screen() as screen:
+        screen.open(f"?lang=en&operation={operation}")
+        field = screen.page.locator('#filters [name="operation"]')
+        field.focus()
+        field.select_option("")
+        assert "operation" not in screen.page.url
+        screen.page.go_back()
+        wait_for(lambda: operation in screen.page.url, what="the address")
+        assert operation == field.input_value()
+        screen.filtered(side="SI")
+        assert f"operation={operation}" in screen.page.url
+
+
+def test_latest_reports_of_a_view_that_are_older_than_those_known_are_not_said_to_be_none(walls: Walls) -> None:
+    operation = walls.wall.operation()
+    walls.wall.apprehended(operation, persons={"SYR": 3})
+    for side in ("HR", "SI"):
+        for _ in range(LATEST_MAX + 2 if side == "SI" else 3):
+            walls.wall.apprehended("", side=side)
+    walls.wall.apprehended(operation, side="HR", persons={"SYR": 5})
+    walls.wall.wait_until_counted()
+    with walls.screen() as screen:
+        screen.open(f"?lang=en&operation={operation}&side=SI")
+        assert "3" == screen.number(side="SI")
+        assert f"none among the newest {LATEST_MAX} reports of a side" == screen.text("#latest tbody")
+        screen.open(f"?lang=en&operation={operation}")
+        rows = screen.page.locator("#latest tbody tr")
+        assert 1 == rows.count()
+        assert f"of the newest {LATEST_MAX} of a side" in screen.text("#latest-title")
+        screen.open("?lang=en")
+        assert LATEST_MAX == rows.count(), "of all sides together: an older one of a side would stand between holes"
+        assert "newest" not in screen.text("#latest-title")
 
 
 # Standing still

@@ -69,6 +69,15 @@ def test_a_silent_room_is_said_to_be_delayed_after_10_s_and_lost_after_15_s(wall
             "(digits) => getComputedStyle(digits).backgroundImage"
         )
         assert "gradient" in hatched
+        assert "lag not known" in screen.text("#lag")
+        heard = screen.page.locator('#figures th[data-side="SI"] .heard')
+        assert re.fullmatch(r"heard at .*, not known since", heard.inner_text())
+        screen.page.clock.run_for(700_000)
+        assert "silent" not in heard.inner_text(), "nobody knows"
+        screen.page.keyboard.press(" ")
+        assert "❄ FROZEN · ✕ LOST" in screen.page.title()
+        assert "0 s old" not in screen.text("#frozen"), "what stands there is as old as it is"
+        screen.page.keyboard.press(" ")
         walls.wall.apprehended("")
     screen.wait_for_the_link()
     screen.wait_until_it_agrees()
@@ -125,6 +134,20 @@ def test_a_server_that_is_killed_is_said_and_the_page_goes_on_after_it_is_back(w
     walls.wall.wait_until_counted()
     screen.wait_until_it_agrees()
     assert "" == screen.text("#delay")
+
+
+def test_a_store_that_does_not_answer_is_lost_as_a_link_is(walls: Walls, screen: Screen) -> None:
+    """The control room goes on speaking; the numbers are as old as if it did not."""
+    with stopped(walls.wall.client.info("server")["process_id"]):
+        screen.wait_for_state("delayed")
+        wait_for(lambda: "lag not known" in screen.text("#lag"), what="the lag to be unknown")
+        wait_for(lambda: screen.state == "lost", what="the store to be lost")
+        assert screen.text("#loss").startswith("✕ No look at the store since ")
+        age = int(re.sub(r"\D", "", screen.text("#age").partition("s")[0]))
+        assert age >= 15, "that of the numbers"
+    screen.wait_for_state("live")
+    assert "" == screen.text("#loss")
+    screen.wait_until_it_agrees()
 
 
 def test_a_projector_that_stands_still_is_said_with_its_side(walls: Walls, screen: Screen) -> None:

@@ -306,6 +306,10 @@ def test_an_operation_is_chosen_by_its_code_and_name(walls: Walls) -> None:
             screen.open(query)
             option = screen.page.locator(f'#filters option[value="{code}"]')
             assert f"{code} · Zelena meja" == option.text_content()
+    same = walls.wall.operation("MEJA-1", name="MEJA-1")
+    with walls.screen() as screen:
+        screen.open("")
+        assert same == screen.page.locator(f'#filters option[value="{same}"]').text_content()
 
 
 def test_what_is_frozen_does_not_look_live_and_a_page_that_ends_it_says_so(walls: Walls) -> None:
