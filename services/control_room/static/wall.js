@@ -242,7 +242,7 @@ function positions(shown, serverMs, wrong) {
   const parts = Array.from(shown.sides.values(), ({ side, position }) => [side, position]);
   replace(place, parts.map(([side]) => side).join(), () => [
     make("span"),
-    ...parts.map(([side]) => make("span", {}, ` · ${side} `, make("a", { "data-position": side }))),
+    ...parts.map(([side], index) => make("span", {}, `${view.kiosk && !index ? "" : " · "}${side} `, make("a", { "data-position": side }))),
   ]);
   const asof = () => words.say("asof", { time: words.time(serverMs, zone, { today: clock.now() }) });
   write(place.firstChild, before ? words.say("past.nothing") : asof());

@@ -149,8 +149,10 @@ def test_what_is_wrong_is_read_from_as_far_as_the_numbers_and_nothing_is_cut_for
                 assert FAR_PX <= min(sizes(screen, banner))
                 screen.page.clock.run_for(100)  # the lists find out how many rows there is room for now
                 assert [1920, 1080] == screen.page.evaluate(_EXTENT)
-                edge = screen.page.locator("footer").bounding_box()
-                assert edge and edge["y"] + edge["height"] <= 1081
+                parts = ("header", banner, "#figures", "#panels", "footer")
+                boxes = [screen.page.locator(part).bounding_box() for part in parts]
+                edges = [edge for box in boxes if box for edge in (box["y"], box["y"] + box["height"])]
+                assert edges == sorted(edges) and edges[-1] <= 1081, "one below the other"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
