@@ -73,7 +73,7 @@ class Audit(Struct, frozen=True):
     "audit",
     "audit",
     "audit --claims release.toml",
-    "audit --claims release.toml --as-of 2024-03-15T12:00:00+01:00 --format json",
+    "audit --claims release.toml --as-of 2024-03-15T12:00:00+01:00 --json",
     stands=ONLY_READ,
 )
 @click.option(
