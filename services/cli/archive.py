@@ -164,7 +164,8 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
             count = many(one.manifest.entries, "entry", "entries")
             note(f"{one.side}: {count} to {one.manifest.end} as written; head {one.manifest.head}")
     if flaws:
-        note(f"{many(len(flaws), 'file')} not as written: restore from a copy, then verify again")
+        files = {(flaw.side, flaw.file) for flaw in flaws}
+        note(f"{many(len(files), 'file')} not as written: restore from a copy, then verify again")
     if not flaws:
         note("whether that is all that the server gave up to this archive, the server knows: `fieldtally doctor`")
     if flaws:
