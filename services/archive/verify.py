@@ -17,6 +17,7 @@ from msgspec import Struct
 from schemas.vocabulary import Side
 from services.archive.writer import is_written
 from services.runtime.errors import FieldtallyError
+from services.store.contract import Trimmed
 from services.store.segment_file import sha256_of
 from services.store.segments import (
     MANIFEST,
@@ -55,9 +56,16 @@ def archive_size(folder: Path) -> int:
 
 
 def verify_archive(
-    folder: Path, side: Side, head: str | None = None, on_progress: Callable[[int], None] = lambda _: None
+    folder: Path,
+    side: Side,
+    head: str | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+    trimmed: Trimmed | None = None,
 ) -> Verified:
-    """Verify all files of a side's archive; with `head`, also that the archive once ended with this hash."""
+    """Verify all files of a side's archive; with `head`, also that the archive once ended with this hash.
+
+    With `trimmed`, which the server was asked for before, also that this is the archive that its log was trimmed by.
+    """
     flaws: list[Flaw] = []
 
     def found(file: str, wrong: str) -> None:
@@ -81,6 +89,8 @@ def verify_archive(
             f"the archive never ended with the hash {head}: it was rewritten, lines of it are gone, "
             "or this is the head of another side or archive",
         )
+    if not flaws and trimmed and manifest.hash_at(trimmed.entries) != trimmed.head:
+        found(MANIFEST, _of_another_trim(manifest, trimmed))
     for file, wrong in _out_of_place(segments).items():
         found(file, wrong)
     hashes = {name: _hash(path, on_progress) for name, path in files.items()}
@@ -113,6 +123,18 @@ def _without_lines(folder: Path, files: dict[str, Path]) -> str:
         again = "if the first run of `fieldtally archive` was interrupted, run it again, else restore the file"
         return f"{state}, but there is a segment: {again}"
     return f"{state}, but there are segments: restore the file"
+
+
+def _of_another_trim(manifest: Manifest, trimmed: Trimmed) -> str:
+    """Say how an archive differs from the one that a log was trimmed by."""
+    if manifest.entries < trimmed.entries:
+        how = f"this one ends after {manifest.entries:,}: it is older, or its last segments are gone with their lines"
+    else:
+        how = "this one has another there: it was rewritten, or is of another log"
+    return (
+        f"the server's log was trimmed up to {trimmed.position} by an archive with {trimmed.entries:,} entries and the "
+        f"hash {trimmed.head[:12]}…; {how}"
+    )
 
 
 def _out_of_place(segments: Sequence[Segment]) -> dict[str, str]:
