@@ -27,6 +27,7 @@ from services.runtime.settings import Settings
 from services.statistics.periods import moment_year_before, position_at, received, year_to_date
 from services.statistics.render import (
     NOTHING,
+    ONE_CALL,
     Publication,
     Shown,
     Stand,
@@ -127,7 +128,7 @@ def stats(
         small, others = (
             sum(each) for each in zip(*((one.small, one.others) for one in publication.tables), strict=True)
         )
-        note(f"hidden: {many(small, 'figure')} from 1 to {min_cell - 1}, and {others:,} more with them")
+        note(f"hidden: {many(small, 'figure')} from 1 to {min_cell - 1}, and {others:,} more with them. {ONE_CALL}")
 
 
 def _published(
