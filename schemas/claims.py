@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date
-from typing import Annotated, Final, Literal
+from datetime import date, datetime, time
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -74,4 +74,34 @@ class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def decode_claims(text: bytes) -> Claims:
     """Read a claims file; ValueError says what is wrong and where."""
-    return msgspec.toml.decode(text, type=Claims)
+    file = msgspec.toml.decode(text)
+    found = file.get("claim")
+    for number, claim in enumerate(found if isinstance(found, list) else ()):
+        if isinstance(claim, dict) and isinstance(where := claim.get("where"), dict):
+            claim["where"] = {
+                name: _text_of(name, value, f"`$.claim[{number}].where.{name}`") for name, value in where.items()
+            }
+    return msgspec.convert(file, Claims, builtin_types=(datetime, date, time), str_keys=True)
+
+
+def _text_of(name: str, value: Any, place: str) -> str | list[str]:
+    """Return a value of `where` as text: a number may stand for a year, and a date of TOML for a day."""
+    match value:
+        case list():
+            if not any(isinstance(one, list) for one in value):
+                return [str(_text_of(name, one, place)) for one in value]
+        case str():
+            return value
+        case int() if name == "year" and not isinstance(value, bool):
+            return str(value)
+        case date() if name == "day" and not isinstance(value, datetime):
+            return value.isoformat()
+    likes = {"year": '2024 or "2024"', "day": '2024-02-29 or "2024-02-29"', "month": '"2024-02"'}
+    like = likes.get(name, "a text in quotes")
+    raise ValueError(f"{name} is written as {like}, or as a list of such, not as {_shown(value)} - at {place}")
+
+
+def _shown(value: Any) -> str:
+    kinds = {bool: "true or false", int: "a number", float: "a number with a point", datetime: "a date with a time",
+             date: "a date without quotes", time: "a time", list: "lists in a list", dict: "a table"}  # fmt: skip
+    return kinds[type(value)]

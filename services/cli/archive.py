@@ -16,7 +16,7 @@ from schemas.vocabulary import START, Position, order
 from services.cli.command import ONLY_READ, command, group, run_async, settings
 from services.cli.output import Format, format_option, many, note, print_records, progress
 from services.cli.selectors import ENDS, read_as_of
-from services.cli.server import log_extents, server_url
+from services.cli.server import log_extents, notes_of_trims, server_url
 from services.runtime.clock import now
 from services.runtime.errors import DamagedLogError, FieldtallyError, UsageError
 from services.runtime.forked import Advance, run_forked
@@ -120,8 +120,9 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
     """Verify that every file of the archive is as it was written; needs no server.
 
     Names each segment that was altered, dropped, swapped, doubled or cut, and each altered line of the manifest.
-    Somebody who rewrites files and manifest together is found out only by a head that was kept elsewhere: give it with
-    --head.
+    Somebody who rewrites files and manifest together, or takes the last of both away, is found out only by a head that
+    was kept elsewhere: give it with --head. A server that is running keeps the one by which its log was trimmed, and
+    is asked for it.
     Exit code 0: everything is as it was written; 4: it is not; 2: there is no archive of a side, or nothing in any.
     """
     # DuckDB and PyArrow are for those who archive.
@@ -136,14 +137,18 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
             raise UsageError("--head is that of one side: name it with --side")
     sides = [chosen.side(side)] if side is not None else list(chosen.sides)
     folders = {one.side: archive_folder(chosen.archive_dir, chosen.prefix, one.side) for one in sides}
-    without = [one for one, folder in folders.items() if not (_begun(folder) or chosen.archive_dir.is_file())]
+    asked = notes_of_trims(chosen, folders)
+    trims = asked or {}
+    without = [
+        one for one, folder in folders.items() if not (_begun(folder) or chosen.archive_dir.is_file() or trims.get(one))
+    ]
     if len(without) == len(folders):
         raise UsageError(
             f"there is no archive of {', '.join(without)} in {chosen.archive_dir}, so nothing was verified: set "
             "FIELDTALLY_DATA_DIR to the folder that holds `archive`, or restore it from a copy"
         )
     with progress("verifying, bytes", sum(map(archive_size, folders.values()))) as advance:
-        verified = [verify_archive(folder, one, head, advance) for one, folder in folders.items()]
+        verified = [verify_archive(folder, one, head, advance, trims.get(one)) for one, folder in folders.items()]
     records: list[dict[str, Any]] = []
     for one in verified:
         broken = {flaw.file for flaw in one.flaws}
@@ -164,8 +169,11 @@ def verify(head: str | None, side: str | None, output_format: Format) -> int:
             count = many(one.manifest.entries, "entry", "entries")
             note(f"{one.side}: {count} to {one.manifest.end} as written; head {one.manifest.head}")
     if flaws:
-        note(f"{many(len(flaws), 'file')} not as written: restore from a copy, then verify again")
-    if not flaws:
+        files = {(flaw.side, flaw.file) for flaw in flaws}
+        note(f"{many(len(files), 'file')} not as written: restore from a copy, then verify again")
+    elif asked is not None:
+        note("the server was asked, too: this is the archive that its log was trimmed by, if it was trimmed")
+    else:
         note("whether that is all that the server gave up to this archive, the server knows: `fieldtally doctor`")
     if flaws:
         return DamagedLogError.exit_code

@@ -73,7 +73,7 @@ class Audit(Struct, frozen=True):
     "audit",
     "audit",
     "audit --claims release.toml",
-    "audit --claims release.toml --as-of 2024-03-15T12:00:00+01:00 --format json",
+    "audit --claims release.toml --as-of 2024-03-15T12:00:00+01:00 --json",
     stands=ONLY_READ,
 )
 @click.option(
@@ -154,6 +154,7 @@ def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> A
         # Only now: these start threads, and what has threads must not be forked, as a replay is.
         from services.archive.engine import second_opinion  # noqa: PLC0415
         from services.archive.look import look_at  # noqa: PLC0415
+        from services.cli.beside import beside_the_tallies  # noqa: PLC0415
         from services.cli.differences import Question, explain_all  # noqa: PLC0415
         from services.cli.second import second_engine  # noqa: PLC0415
 
@@ -175,7 +176,12 @@ def audited(chosen: Settings, claims: Claims | None, as_of: AsOf = NOT_CUT) -> A
                     chosen, url, furthest, question.watched(), lambda: progress("looking where they part", entries)
                 )
                 parted = explain_all(question, histories, engine)
-            looked = [*absent_sides(extents), *look_at(engine), *missing_numbers([at_end for _, at_end in rebuilt])]
+            looked = [
+                *absent_sides(extents),
+                *beside_the_tallies(lives, [at_live for at_live, _ in rebuilt], ends, engine),
+                *look_at(engine),
+                *missing_numbers([at_end for _, at_end in rebuilt]),
+            ]
         run_async(_note(replace(chosen, redis_url=url), verdict))
         copies = frozenset(side for side, extent in extents.items() if extent.apart)
         return Audit(verdict, parted, looked, copies)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -12,14 +13,14 @@ from msgspec.structs import asdict
 
 from schemas.screen import AuditShown
 from schemas.tallies import Checkpoint
-from schemas.vocabulary import order
+from schemas.vocabulary import Side, order
 from services.cli.command import command, misspelt_settings, run_async, settings
 from services.cli.output import Format, format_option, many, print_records, progress
 from services.cli.requeue import requeued_of
 from services.cli.server import SideStore, side_stores
 from services.runtime.errors import DamagedLogError, FieldtallyError, UnsoundTalliesError, UsageError
 from services.runtime.settings import Settings, SideSettings, hide_password
-from services.store.contract import LogExtent
+from services.store.contract import LogExtent, Trimmed
 from services.store.generations import number
 from services.store.loading import require_zone
 from services.store.segments import archive_folder
@@ -53,22 +54,23 @@ def doctor(output_format: Format) -> int:
     Exit code 0: nothing is wrong; 1: something is; 3: the server cannot be reached; 4: a log has lost entries.
     """
     chosen = settings()
-    findings = [*run_async(_examine(chosen)), *_archives(chosen)]
+    trims: dict[Side, Trimmed] = {}
+    findings = [*run_async(_examine(chosen, trims)), *_archives(chosen, trims)]
     records = [{name: asdict(finding)[name] for name in COLUMNS} for finding in findings]
     print_records(records, COLUMNS, output_format, "doctor")
     return max(finding.exit_code for finding in findings)
 
 
-def _archives(chosen: Settings) -> Iterator[Finding]:
-    """Verify the archive of each side that has one."""
+def _archives(chosen: Settings, trims: Mapping[Side, Trimmed]) -> Iterator[Finding]:
+    """Verify the archive of each side that has one, also against what the server has noted of its trims."""
     folders = {one.side: archive_folder(chosen.archive_dir, chosen.prefix, one.side) for one in chosen.sides}
-    if not any(folder.exists() for folder in folders.values()):
+    if not trims and not any(folder.exists() for folder in folders.values()):
         return
     # PyArrow is for those who have an archive.
     from services.archive.verify import archive_size, verify_archive  # noqa: PLC0415
 
     with progress("verifying, bytes", sum(map(archive_size, folders.values()))) as advance:
-        verified = [verify_archive(folder, side, on_progress=advance) for side, folder in folders.items()]
+        verified = [verify_archive(folder, side, None, advance, trims.get(side)) for side, folder in folders.items()]
     for one in verified:
         what = f"{one.side} archive"
         if one.flaws:
@@ -79,7 +81,8 @@ def _archives(chosen: Settings) -> Iterator[Finding]:
             yield Finding("ok", what, f"{many(len(one.manifest.segments), 'segment')} as written")
 
 
-async def _examine(chosen: Settings) -> list[Finding]:
+async def _examine(chosen: Settings, trims: dict[Side, Trimmed]) -> list[Finding]:
+    """Look at server, logs and tallies; `trims` takes what the server has noted of those of the logs."""
     server = hide_password(chosen.redis_url) if chosen.redis_url else f"embedded, in {chosen.data_dir}"
     findings = [
         Finding("ok", "python", platform.python_version()),
@@ -94,6 +97,9 @@ async def _examine(chosen: Settings) -> list[Finding]:
             findings += _server(server, await stores[0].log.stream.server_info())
             requeued = Counter(side for side, _ in await requeued_of(stores))
             for store in stores:
+                with suppress(FieldtallyError):  # it is said of the log
+                    if trimmed := await store.log.stream.trimmed():
+                        trims[store.side.side] = trimmed
                 findings += await _side(store, requeued[store.side.side])
                 findings += await _generations(store)
     except FieldtallyError as error:

@@ -6,10 +6,12 @@ import csv
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, Final, Literal, Self, get_args
 
 import click
 import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -32,12 +34,28 @@ _ANY_WIDTH: Final = 100_000
 notes: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def format_option(*formats: Format) -> Callable[[Any], Any]:
-    """Return the option `--format` with the formats that a command has."""
-    return click.option(
-        "--format", "output_format", type=click.Choice(formats or FORMATS), default="table", show_default=True,
-        help="How to print the rows.",
-    )  # fmt: skip
+def format_option(*formats: str, how: str = "How to print the rows.") -> Callable[[Any], Any]:
+    """Return the option `--format` with the formats that a command has, json among them, and `--json` beside it."""
+    chosen = click.option(
+        "--format", "output_format", type=click.Choice(formats or FORMATS), default="table", show_default=True, help=how
+    )
+    short = click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+
+    def add(function: Callable[..., Any]) -> Any:
+        @wraps(function)
+        def read(*args: Any, output_format: str, as_json: bool, **options: Any) -> Any:
+            context = click.get_current_context()
+            given = context.get_parameter_source("output_format") is ParameterSource.COMMANDLINE
+            if as_json and given and output_format != "json":
+                context.fail(f"--json is short for --format json: give it without --format {output_format}")
+            if (as_json or given) and (inner := context.invoked_subcommand):
+                option = "--json" if as_json else "--format"
+                context.fail(f"{option} before {inner} is for {context.command_path} alone: give it behind {inner}")
+            return function(*args, output_format="json" if as_json else output_format, **options)
+
+        return chosen(short(read))
+
+    return add
 
 
 def note(text: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -19,24 +19,26 @@ from services.cli.output import note
 from services.cli.selectors import NOT_CUT, AsOf
 from services.replay.audit import Audited
 from services.replay.rebuild import Rebuildable
-from services.runtime.embedded import embedded_server, ended, restarting
-from services.runtime.errors import DamagedLogError, UnreachableError, UnsoundTalliesError, UsageError
+from services.runtime.embedded import embedded_server, ended, restarting, running_server
+from services.runtime.errors import DamagedLogError, FieldtallyError, UnreachableError, UnsoundTalliesError, UsageError
 from services.runtime.keeper import end_with_parent
 from services.runtime.settings import ENV_PREFIX, Settings, SideSettings, hide_password
-from services.runtime.signals import ENDING
+from services.runtime.signals import ENDING, run_loop
 from services.runtime.stops import readable, time_of
 from services.store.connection import check_server, connect
-from services.store.contract import LogExtent
+from services.store.contract import LogExtent, Trimmed
 from services.store.generations import RedisGenerations
 from services.store.glance import RedisGlance
 from services.store.keys import PartitionKeys
 from services.store.loading import load_fitting, require_one_log
+from services.store.log import RedisLog
 from services.store.requeued import RedisRequeued
 from services.store.tally_store import RedisTallyStore
 from services.store.whole_log import WholeLog, open_log
 from services.tally.names import absent_side
 
 STOP_S: Final = 10
+ASK_TIMEOUT_S: Final = 1.5
 
 
 class SideStore(NamedTuple):
@@ -77,6 +79,26 @@ def server_url(settings: Settings, *, reading: bool = False) -> Iterator[str]:
                 yield url
             except UnreachableError as error:  # it speaks of an address that nobody has set
                 raise ended(settings.data_dir) or error from error
+
+
+def notes_of_trims(settings: Settings, sides: Iterable[Side]) -> dict[Side, Trimmed | None] | None:
+    """Return what the server has noted of each side's trims; None if no server runs here, or the one given is away.
+
+    None is started for it, and none waited for longer than a moment.
+    """
+
+    async def ask(url: str) -> dict[Side, Trimmed | None]:
+        client = connect(url, timeout_s=ASK_TIMEOUT_S)
+        try:
+            return {side: await RedisLog(client, url, PartitionKeys(settings.prefix, side)).trimmed() for side in sides}
+        finally:
+            await client.aclose()
+
+    with nullcontext(settings.redis_url) if settings.redis_url else running_server(settings.data_dir) as url:
+        try:
+            return run_loop(ask(url)) if url else None
+        except FieldtallyError:
+            return None
 
 
 @contextmanager

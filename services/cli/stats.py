@@ -17,7 +17,7 @@ from rich.console import Console
 
 from schemas.vocabulary import Position, Side, order
 from services.cli.command import ONLY_READ, FileName, Whole, command, run_async, settings
-from services.cli.output import Figure, many, note, progress, table_text
+from services.cli.output import Figure, format_option, many, note, progress, table_text
 from services.cli.selectors import ENDS, AsOf, read_as_of, read_selection
 from services.cli.server import log_extents, note_absent, server_url
 from services.replay.audit import join, terms
@@ -27,6 +27,7 @@ from services.runtime.settings import Settings
 from services.statistics.periods import moment_year_before, position_at, received, year_to_date
 from services.statistics.render import (
     NOTHING,
+    ONE_CALL,
     Publication,
     Shown,
     Stand,
@@ -83,14 +84,7 @@ _DAYS: Final[tuple[Dimension, ...]] = ("day", "month", "year")
     metavar="N",
     help=f"Hide figures below N, which is {LEAST_MIN_CELL} or more, and what would give them away.",
 )
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(FORMATS),
-    default="table",
-    show_default=True,
-    help="How to write the tables; xlsx needs --out.",
-)
+@format_option(*FORMATS, how="How to write the tables; xlsx needs --out.")
 @click.option("--out", metavar="FILE", type=FileName(), help="Write them there instead of to stdout.")
 def stats(
     *,
@@ -134,7 +128,7 @@ def stats(
         small, others = (
             sum(each) for each in zip(*((one.small, one.others) for one in publication.tables), strict=True)
         )
-        note(f"hidden: {many(small, 'figure')} from 1 to {min_cell - 1}, and {others:,} more with them")
+        note(f"hidden: {many(small, 'figure')} from 1 to {min_cell - 1}, and {others:,} more with them. {ONE_CALL}")
 
 
 def _published(

@@ -8,10 +8,11 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from schemas.claims import Claim
+from schemas.tallies import Parked
 from schemas.vocabulary import START, Position, Side
 from services.replay.replay import Replay
 from services.runtime.settings import SideSettings
-from services.store.contract import Log, TallyStore
+from services.store.contract import Log, Stored, TallyStore
 from services.store.loading import load_fitting, require_zone
 from services.tally.balances import Replayed, balances_of
 from services.tally.cells import Tallies
@@ -75,19 +76,25 @@ class Verdict(Struct, frozen=True):
 
 
 class Live(NamedTuple):
-    """One side's live tallies, and where they and the log stood when they were read."""
+    """One side's live state, and where it and the log stood when it was read."""
 
     side: SideSettings
-    tallies: Tallies
+    stored: Stored
     position: Position
     log_end: Position
+    parked: Mapping[Position, Parked]
+
+    @property
+    def tallies(self) -> Tallies:
+        """The live tallies."""
+        return self.stored.tallies
 
 
 async def read_live(side: SideSettings, log: Log, store: TallyStore) -> Live:
     """Read one side's live tallies, then the log's end; DamagedLogError if the log no longer reaches the tallies."""
     stored, checkpoint, extent = await load_fitting(side, log, store)
     require_zone(side, checkpoint)
-    return Live(side, stored.tallies, checkpoint.position, extent.last)
+    return Live(side, stored, checkpoint.position, extent.last, await store.parked())
 
 
 async def audit(

@@ -110,6 +110,29 @@ def embedded_server(data_dir: Path, *, announce: Callable[[str], None] | None = 
 
 
 @contextmanager
+def running_server(data_dir: Path) -> Iterator[str | None]:
+    """Yield the URL of the server of `data_dir` if one serves already, else None: none is started, and nothing made."""
+    folder = data_dir.resolve()
+    url = users_lock = None
+    owner = os.getpid()
+    try:
+        with suppress(FieldtallyError):
+            if (folder / "users.lock").is_file():
+                users_lock = _open_lock(folder / "users.lock")
+                # Not to be had, if it is about to end.
+                if _locked(users_lock, fcntl.LOCK_SH) and _serves(
+                    _short(folder) / "valkey.sock", folder / "server.lock"
+                ):
+                    url = f"unix://{quote(str(_short(folder) / 'valkey.sock'))}"
+        yield url
+    finally:
+        if users_lock is not None:
+            if os.getpid() == owner:  # as in `embedded_server`
+                fcntl.flock(users_lock, fcntl.LOCK_UN)
+            os.close(users_lock)
+
+
+@contextmanager
 def restarting(data_dir: Path, logger: FilteringBoundLogger) -> Iterator[None]:
     """Start the server of `data_dir` again whenever it has died, for as long as this lasts.
 

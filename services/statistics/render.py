@@ -20,6 +20,9 @@ from services.tally.rollup import Dimension
 HIDDEN: Final = "·"
 UNKNOWN: Final = "–"
 NOTHING: Final = "nothing"
+ONE_CALL: Final = (
+    "This holds for the tables of this one call: others of the same figures beside them may give the hidden ones away."
+)
 
 COLUMNS: Final = (
     "table", "measure", "unit", "period", "known", "side", "operation", "citizenship", "origin", "count", "status",
@@ -124,12 +127,12 @@ def notes_on(publication: Publication, table: Table) -> Iterator[str]:
         if table.countable:
             small = _figures_many(table.small)
             more = f"{table.others:,} more, from which they could be worked out"
-            yield f"{HIDDEN} hidden: {small} from 1 to {most}, and {more}"
+            yield f"{HIDDEN} hidden: {small} from 1 to {most}, and {more}. {ONE_CALL}"
         else:
             all_hidden = _figures_many(table.small + table.others)
             yield (
                 f"{HIDDEN} hidden: {all_hidden}, those from 1 to {most} and others from which they could be worked "
-                "out; how many of each would help to do so"
+                f"out; how many of each would help to do so. {ONE_CALL}"
             )
     if table.name == "year-to-date":
         yield f"as known then: by what had been received one year before {_time(publication.moment)}"
@@ -229,6 +232,8 @@ def as_xlsx(publication: Publication) -> bytes:
     for at, (name, value) in enumerate(provenance(publication)):
         sheet.write_string(at, 0, name, bold)
         sheet.write_string(at, 1, value)
+    if publication.min_cell:
+        sheet.write_string(at + 1, 1, ONE_CALL)
     sheet.set_column(0, 0, 24)
     book.close()
     return file.getvalue()
@@ -249,7 +254,7 @@ def as_json(publication: Publication) -> bytes:
             "title": table.title,
             "hidden": _hidden(table),
             "where": table.where,
-            "notes": table.notes,
+            "notes": [*([ONE_CALL] if publication.min_cell else []), *table.notes],
             "rows": [_object(table, figure) for figure in table.figures],
         }
         for table in publication.tables

@@ -42,7 +42,12 @@ _Reading: TypeAlias = tuple[Position, list[_Read], Iterator[list[_Read]]] | None
 
 
 class DamagedArchiveError(DamagedLogError):
-    """The archive is not what was written. A person looks, with `fieldtally archive verify`."""
+    """The archive is not what was written. A person looks, with `fieldtally archive verify`.
+
+    `file` is the segment whose line in the manifest is wrong or gone, where that is known.
+    """
+
+    file: str = ""
 
 
 class Segment(Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,30 +136,82 @@ def read_manifest(folder: Path, side: Side) -> Manifest:
         raise _unreadable(path, error) from error
     manifest = Manifest()
     for number, line in enumerate(lines, 1):
-        try:
-            segment = _segment.decode(line)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise DamagedArchiveError(f"{path}, line {number}: not what Fieldtally writes; restore the file") from error
-        if wrong := _wrong(manifest, segment, side, number, line):
-            raise DamagedArchiveError(f"{path}, line {number}: {wrong}; restore the file")
+        segment = read_line(line)
+        file, wrong = _wrong(manifest, segment, side, lines)
+        if segment is None or wrong:
+            damage = DamagedArchiveError(f"{path}, line {number}: {wrong}; restore the file")
+            damage.file = file
+            raise damage
         manifest = manifest.with_segment(segment)
     return manifest
+
+
+def read_line(line: bytes) -> Segment | None:
+    """Return what a line of a manifest says; None if it is no such line."""
+    try:
+        return _segment.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def _unreadable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"{path}: {error.strerror or 'cannot be read'}; the archive is kept there")
 
 
-def _wrong(before: Manifest, segment: Segment, side: Side, number: int, line: bytes) -> str:
-    """Say why a line cannot follow the lines before it; the empty string if it can."""
-    if segment.line() != line:
-        return "altered: not as Fieldtally writes it"
+def _wrong(before: Manifest, segment: Segment | None, side: Side, lines: Sequence[bytes]) -> tuple[str, str]:
+    """Say why a line cannot follow those before it, and of which segment; nothing wrong is the empty string."""
+    number = len(before.segments) + 1
+    own = segment_name(number)
+    if segment is None:
+        return own, f"not what Fieldtally writes; the line of {own} belongs there"
+    if segment.line() != lines[number - 1]:
+        return own, f"altered: not as Fieldtally writes the line of {own}"
+    if (segment.number, segment.file) != (number, own):
+        return _misplaced(before, segment, lines)
     if segment.previous != before.head:
-        return f"altered, or the line before it: it carries the hash {segment.previous[:12]}…, not {before.head[:12]}…"
-    if segment.number != number or segment.file != segment_name(number):
-        return f"describes segment {segment.number} in {segment.file[:40]!r}"
+        return _parted(before, segment, lines)
+    return own, f"the line of {own} {wrong}" if (wrong := _impossible(before, segment, side)) else ""
+
+
+def _misplaced(before: Manifest, segment: Segment, lines: Sequence[bytes]) -> tuple[str, str]:
+    """Say how a line came to stand where that of another segment belongs."""
+    number = len(before.segments) + 1
+    own = segment_name(number)
+    named = segment.file == segment_name(segment.number) and segment.number > 0
+    if segment.previous == before.head or not named:
+        says = f"describes segment {segment.number} in {segment.file[:40]!r}"
+        return own, f"altered: {says}, where the line of {own} belongs"
+    if segment.number < number:
+        return segment.file, f"doubled: describes {segment.file} again, as line {segment.number} does"
+    for later, line in enumerate(lines[number:], number + 1):
+        if (other := read_line(line)) and other.file == own:
+            return own, f"swapped: describes {segment.file}, and line {later} {own}"
+    gone = own if segment.number == number + 1 else f"{own} to {segment_name(segment.number - 1)}"
+    return own, f"dropped: describes {segment.file}; no line describes {gone}"
+
+
+def _parted(before: Manifest, segment: Segment, lines: Sequence[bytes]) -> tuple[str, str]:
+    """Say which of two lines was altered where the second carries another hash than that of the first.
+
+    The line after the two knows whether the second is as it was written; without one, nobody does.
+    """
+    hashes = f"{segment.previous[:12]}…, not {before.head[:12]}…"
+    number = segment.number
+    if number == 1:
+        return segment.file, f"altered: the line of {segment.file}, the first, carries the hash {hashes}"
+    last = segment_name(number - 1)
+    if number == len(lines) or not (after := read_line(lines[number])):
+        both = f"the line of {segment.file}, or that of {last} before it"
+        return "", f"altered: {both}: it carries the hash {hashes}"
+    if after.previous == hashlib.sha256(lines[number - 1]).hexdigest():
+        return last, f"line {number - 1}, of {last}, was altered: that of {segment.file} carries the hash {hashes}"
+    return segment.file, f"altered: the line of {segment.file} carries the hash {hashes}"
+
+
+def _impossible(before: Manifest, segment: Segment, side: Side) -> str:
+    """Say what a line with the right hash cannot say all the same; the empty string if nothing."""
     if segment.side != side:
-        return f"of side {segment.side[:40]!r}"
+        return f"is of side {segment.side[:40]!r}"
     if segment.count < 1:
         return f"says that it has {segment.count:,} entries"
     if segment.before != before.entries:

@@ -75,6 +75,44 @@ def test_a_list_in_where_means_any_of_its_values() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ({"year": 2024}, {"year": "2024"}),
+        ({"year": [2024, "2023"]}, {"year": ("2024", "2023")}),
+        ({"day": date(2024, 2, 29)}, {"day": "2024-02-29"}),
+        ({"day": [date(2024, 2, 29), "2024-03-01"]}, {"day": ("2024-02-29", "2024-03-01")}),
+    ],
+)
+def test_a_year_may_be_a_number_and_a_day_a_date(written: dict[str, Any], text: dict[str, Any]) -> None:
+    (claim,) = claims(CLAIM | {"where": written}).claims
+
+    assert text == claim.where
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("year = 2024.5", 'year is written as 2024 or "2024", or as a list of such, not as a number with a point'),
+        ("year = true", "year is written as .*, not as true or false"),
+        ("year = 2024-01-01", "year is written as .*, not as a date without quotes"),
+        ("year = [[2024]]", "year is written as .*, not as lists in a list"),
+        ("day = 2024-02-29T00:00:00Z", "day is written as 2024-02-29 or .*, not as a date with a time"),
+        ("day = 20240229", "day is written as .*, not as a number"),
+        ("day = 12:00:00", "day is written as .*, not as a time"),
+        ("month = 202402", 'month is written as "2024-02", or as a list of such, not as a number'),
+        ("side = 1", "side is written as a text in quotes, or as a list of such, not as a number"),
+        ("citizenship = ['SYR', 1]", "citizenship is written as .*, not as a number"),
+        ("section = { name = 'x' }", "section is written as .*, not as a table"),
+    ],
+)
+def test_another_type_in_where_is_refused_with_the_dimension_and_what_may_be_written(where: str, said: str) -> None:
+    text = 'title="t"\npublished=2024-03-15\nsource="s"\n[[claim]]\ntext="x"\nmeasure="persons"\nequals=1\n'
+
+    with pytest.raises(ValueError, match=rf"{said} - at `\$\.claim\[0\]\.where\.{where.split(maxsplit=1)[0]}`"):
+        decode_claims(f"{text}where = {{ {where} }}".encode())
+
+
+@pytest.mark.parametrize(
     ("broken", "rule"),
     [
         ({"equals": None}, "exactly one of equals, more_than, at_least, less_than, at_most; this has none"),

@@ -105,16 +105,19 @@ def test_each_byte_of_the_manifest_counts(folder: Path) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     size = sum(map(len, lines))
     last = size - len(lines[-1])
+    ends = (len(lines[0]), last, size)
     sha256 = path.read_bytes().rindex(b'"sha256":"') + 10
     for at in [*range(last, size), *random.sample(range(last), 60)]:
         bit = random.randrange(7)
         flip(path, at, bit)
-        named = {flaw.file for flaw in flaws(folder)}
+        found = flaws(folder)
+        about = next(name for name, end in zip(SEGMENTS, ends, strict=True) if at < end)
+        said = [flaw.wrong for flaw in found if MANIFEST in flaw.file + flaw.wrong]
         # Of the last line's own hash nobody can tell whether the line was altered or the file.
-        assert (SEGMENTS[-1] if sha256 <= at < sha256 + 64 else MANIFEST) in named, f"byte {at}, bit {bit}"
+        assert said or sha256 <= at < sha256 + 64, f"byte {at}, bit {bit}"
+        assert any(about in flaw.file + flaw.wrong for flaw in found), f"byte {at}, bit {bit}: {found}"
         if at < last:
             line = next(n for n in range(1, 4) if at < sum(map(len, lines[:n])))
-            said = [flaw.wrong for flaw in flaws(folder) if flaw.file == MANIFEST]
             assert any(f"line {near}:" in said[0] for near in (line, line + 1)), f"byte {at}, bit {bit}: {said}"
         flip(path, at, bit)
     assert flaws(folder) == []
@@ -180,25 +183,76 @@ def test_a_segment_of_the_other_side_or_of_another_log_is_named(made: Path, fold
     assert flaw.wrong.startswith(("altered", "cut"))
 
 
+ONE, TWO, THREE = ALL = [*SEGMENTS]
+SWAPPED = [TWO, THREE]
+
+
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "said", "of"),
     [
-        (lambda one, two, three: [one, two, two, three], "line 3: altered, or the line before it"),
-        (lambda one, two, three: [one, three, two], "line 2: altered, or the line before it"),
-        (lambda _, two, three: [two, three], "line 1: altered, or the line before it"),
-        (lambda one, _, three: [one, three], "line 2: altered, or the line before it"),
-        (lambda one, two, three: [one, two, three, b"{}\n"], "line 4: not what Fieldtally writes"),
+        (lambda one, two, three: [one, two, two, three], f"line 3: doubled: describes {TWO} again, as line 2", [TWO]),
+        (lambda one, two, three: [one, one, two, three], f"line 2: doubled: describes {ONE} again, as line 1", [ONE]),
+        (lambda one, two, three: [one, two, three, one], f"line 4: doubled: describes {ONE} again, as line 1", [ONE]),
+        (lambda one, two, three: [one, three, two], f"line 2: swapped: describes {THREE}, and line 3 {TWO}", SWAPPED),
+        (lambda one, two, three: [two, one, three], f"line 1: swapped: describes {TWO}, and line 2 {ONE}", [ONE, TWO]),
+        (lambda one, two, three: [three, two, one], f"line 1: swapped: describes {THREE}, and line 3 {ONE}", ALL),
+        (lambda _, two, three: [two, three], f"line 1: dropped: describes {TWO}; no line describes {ONE}", [ONE]),
+        (lambda one, _, three: [one, three], f"line 2: dropped: describes {THREE}; no line describes {TWO}", [TWO]),
+        (lambda *lines: [lines[2]], f"line 1: dropped: describes {THREE}; no line describes {ONE} to {TWO}", ALL[:2]),
+        (lambda one, two, three: [one, two, three, b"{}\n"], "line 4: not what Fieldtally writes", ["000004.parquet"]),
+        (lambda one, _, three: [one, b"{}\n", three], f"line 2: not what Fieldtally writes; the line of {TWO}", [TWO]),
     ],
-    ids=["doubled", "swapped", "first dropped", "middle dropped", "added"],
-)
-def test_lines_of_the_manifest_in_disorder_are_named(
-    folder: Path, write: Callable[..., list[bytes]], said: str
+    ids=[
+        "doubled", "first doubled", "doubled at the end", "swapped", "first swapped", "turned round", "first dropped",
+        "middle dropped", "two dropped", "added", "written over",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("with_files", [False, True])
+def test_lines_of_the_manifest_in_disorder_are_named_with_their_segments(
+    folder: Path, write: Callable[..., list[bytes]], said: str, of: list[str], *, with_files: bool
 ) -> None:
     path = folder / MANIFEST
-    path.write_bytes(b"".join(write(*path.read_bytes().splitlines(keepends=True))))
-    [flaw] = [flaw for flaw in flaws(folder) if flaw.file == MANIFEST]
-    assert said in flaw.wrong
-    assert f"{path}, line" in flaw.wrong
+    lines = path.read_bytes().splitlines(keepends=True)
+    left = write(*lines)
+    path.write_bytes(b"".join(left))
+    for name, line in zip(SEGMENTS, lines, strict=True):
+        if with_files and line not in left:
+            (folder / name).unlink()
+    found = flaws(folder)
+    assert found[0].file == MANIFEST
+    assert f"{path}, {said}" in found[0].wrong
+    assert [flaw.file for flaw in found[1:]] == of
+    if with_files and "dropped" in said:
+        assert all("missing" in flaw.wrong for flaw in found[1:])
+
+
+@pytest.mark.parametrize("line", [1, 2, 3])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"previous": "f" * 64}, {"sha256": "f" * 64}, {"count": 29}, {"before": 7}, {"size": 7}, {"side": "HR"},
+        {"first": "1-0"}, {"last": "1710385939999-0"}, {"number": 7}, {"file": "000007.parquet"},
+        {"file": "000001.parquet", "number": 1}, {"file": "000002.parquet"}, {"file": "000003.parquet", "number": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_member_of_a_line_that_was_changed_leads_to_its_segment(
+    folder: Path, line: int, changed: dict[str, Any]
+) -> None:
+    segments = list(read_manifest(folder, SI).segments)
+    honest = segments[line - 1]
+    segments[line - 1] = replace(honest, **changed)
+    if segments[line - 1] == honest:
+        return
+    (folder / MANIFEST).write_bytes(b"".join(segment.line() for segment in segments))
+    found = flaws(folder)
+    if changed == {"previous": "f" * 64} and line == 3:  # nobody knows of the last line what it carried
+        [flaw] = found
+        assert f"the line of {THREE}, or that of {TWO} before it: it carries the hash ffffffffffff…" in flaw.wrong
+    else:
+        assert honest.file in [flaw.file for flaw in found], found
+    for other in {*SEGMENTS} - {honest.file, changed.get("file")}:
+        assert other not in [flaw.file for flaw in found], found
 
 
 @pytest.mark.parametrize("lines", [0, 1, 2])
@@ -207,7 +261,7 @@ def test_lines_cut_off_the_end_of_the_manifest_show_by_the_segments_they_were_ab
     path = folder / MANIFEST
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:lines]))
     named = [flaw.file for flaw in flaws(folder)]
-    assert named == [*SEGMENTS[lines:], *([] if lines else [MANIFEST])]
+    assert named == [*([] if lines else [MANIFEST]), *SEGMENTS[lines:]]
     for name in SEGMENTS[lines:]:
         (folder / name).unlink()
     if lines:
@@ -217,11 +271,20 @@ def test_lines_cut_off_the_end_of_the_manifest_show_by_the_segments_they_were_ab
     assert "never ended with the hash" in flaw.wrong
 
 
-def test_a_manifest_that_is_gone_is_missed_where_there_are_segments(folder: Path) -> None:
-    (folder / MANIFEST).unlink()
-    assert (MANIFEST, "missing, or empty, but there are segments: restore the file") in [
-        (flaw.file, flaw.wrong) for flaw in flaws(folder)
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_manifest_that_is_gone_or_empty_comes_first_where_there_are_segments(folder: Path, *, gone: bool) -> None:
+    if gone:
+        (folder / MANIFEST).unlink()
+    else:
+        (folder / MANIFEST).write_bytes(b"")
+    state = "missing" if gone else "empty"
+    assert [(flaw.file, flaw.wrong) for flaw in flaws(folder)] == [
+        (MANIFEST, f"{state}, but there are segments: restore the file"),
+        *((name, "in no line of the manifest") for name in SEGMENTS),
     ]
+    for name in SEGMENTS[1:]:
+        (folder / name).unlink()
+    assert "if the first run of `fieldtally archive` was interrupted, run it again" in flaws(folder)[0].wrong
 
 
 @pytest.mark.parametrize("changed", [{"count": 29}, {"first": "1-0"}, {"last": "1710385929001-9"}, {"size": 7}])
@@ -235,7 +298,8 @@ def test_a_line_that_misdescribes_its_segment_is_found_though_all_hashes_fit(
         manifest = manifest.with_segment(replace(altered, before=manifest.entries, previous=manifest.head))
     write_manifest(folder, manifest)
     file, wrong = only(folder)
-    assert (file, f"line 1: altered: 30 entries from {archives.FIRST_MS}-0 to" in wrong) == (MANIFEST, True), wrong
+    assert file == SEGMENTS[0]
+    assert f"{MANIFEST}, line 1: altered: 30 entries from {archives.FIRST_MS}-0 to" in wrong
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet", "other columns", "no rows"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,18 @@ import pytest
 import redis
 
 from services.archive.writer import writing
+from services.runtime.embedded import embedded_server
 from services.store.segments import MANIFEST
 from tests import archives, oracle, projectors
 from tests.archives import SI, folder_of, small_pieces
 from tests.given import apprehension, entry, seeded_log
 from tests.projectors import SI_ONLY, ZONES, feed, log_of
 from tests.services.cli.conftest import PROGRAM, ROOT, Cli, Outcome, assert_refused, count, environ
+from tests.waiting import wait_for
 
 SEED = 20240313
 LENGTH = 120
+AWAY = "redis://127.0.0.1:1/0"
 
 
 class Log:
@@ -43,9 +48,9 @@ class Log:
         """Run a command on it."""
         return self._cli(*args, **{"DATA_DIR": str(self.data), "SIDES": SI_ONLY, **settings})
 
-    def done(self, *args: str) -> Outcome:
+    def done(self, *args: str, **settings: str) -> Outcome:
         """Run a command on it that succeeds."""
-        outcome = self.run(*args)
+        outcome = self.run(*args, **settings)
         assert outcome.code == 0, outcome.err
         return outcome
 
@@ -141,8 +146,13 @@ def test_verify_with_a_head_that_was_kept(log: Log) -> None:
 
 def test_verify_needs_no_server(log: Log) -> None:
     log.done("archive")
-    outcome = log.run("archive", "verify", REDIS_URL="redis://127.0.0.1:1/0")
-    assert outcome.code == 0, outcome.err
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port in (1, silent.getsockname()[1]):
+            began = time.monotonic()
+            outcome = log.run("archive", "verify", REDIS_URL=f"redis://127.0.0.1:{port}/0")
+            assert outcome.code == 0, outcome.err
+            assert "the server knows: `fieldtally doctor`" in outcome.err
+            assert time.monotonic() - began < 5
 
 
 def test_nothing_verified_is_not_as_written(log: Log) -> None:
@@ -155,7 +165,7 @@ def test_nothing_verified_is_not_as_written(log: Log) -> None:
     log.done("archive")
     written = log.done("archive", "verify").err
     assert f"SI: {LENGTH} entries to {log.positions[-1]} as written" in written
-    assert "the server knows: `fieldtally doctor`" in written
+    assert "the server was asked, too" in written
     both = log.run("archive", "verify", "--format", "json", SIDES="HR:Europe/Zagreb:HRV," + SI_ONLY)
     assert both.code == 2
     assert {"side": "HR", "file": MANIFEST, "verdict": "there is no archive of this side"} in both.json
@@ -411,8 +421,60 @@ def test_rewritten_with_all_its_hashes_an_archive_is_known_by_the_server_that_wa
     archives.archive_now(server_url, f"{log.prefix}f", tmp_path / "forged")
     shutil.rmtree(log.folder)
     shutil.copytree(folder_of(tmp_path / "forged", f"{log.prefix}f"), log.folder)
-    log.done("archive", "verify")
+    log.done("archive", "verify", REDIS_URL=AWAY)
+    [flaw] = [one for one in log.run("archive", "verify", "--json").json if one["file"] == MANIFEST]
+    assert flaw["verdict"].endswith("this one has another there: it was rewritten, or is of another log")
     assert_refused(log.run("replay"), 4, "was trimmed up to", "not the one in")
+
+
+def doctor_on_archive(log: Log) -> str:
+    """Return the state that `doctor` has of the archive."""
+    found: str = next(one["state"] for one in log.run("doctor", "--json").json if one["what"] == "SI archive")
+    return found
+
+
+def cut_the_end(folder: Path) -> None:
+    """Take away the last segment of an archive together with its line."""
+    lines = (folder / MANIFEST).read_bytes().splitlines(keepends=True)
+    (folder / MANIFEST).write_bytes(b"".join(lines[:-1]))
+    (folder / f"{len(lines):06}.parquet").unlink()
+
+
+def test_an_archive_shorter_than_the_one_a_log_was_trimmed_by_is_not_as_written(log: Log) -> None:
+    log.done("archive")
+    assert (doctor_on_archive(log), log.done("archive", "verify").code) == ("ok", 0)
+    log.done("archive", "trim", "--older-than", "0h")
+    assert (doctor_on_archive(log), log.done("archive", "verify").code) == ("ok", 0)
+    cut_the_end(log.folder)
+    verified = log.run("archive", "verify", "--json")
+    assert verified.code == 4
+    [flaw] = [one for one in verified.json if one["file"] == MANIFEST]
+    assert f"trimmed up to {log.positions[-1]} by an archive with {LENGTH} entries and the hash" in flaw["verdict"]
+    assert "this one ends after 96: it is older, or its last segments are gone with their lines" in flaw["verdict"]
+    assert doctor_on_archive(log) == "wrong"
+    away = log.done("archive", "verify", REDIS_URL=AWAY)
+    assert "the server knows: `fieldtally doctor`" in away.err
+    shutil.rmtree(log.folder)
+    gone = log.run("archive", "verify", "--json")
+    assert (gone.code, "this one ends after 0" in gone.json[0]["verdict"]) == (4, True)
+    assert doctor_on_archive(log) == "wrong"
+
+
+def test_the_embedded_server_is_asked_where_it_runs_and_never_started_for_it(log: Log, prefix: str) -> None:
+    log.done("archive")
+    log.done("archive", "trim", "--older-than", "0h")
+    noted = log.client.hgetall(f"{{{prefix}:SI}}:trimmed")
+    cut_the_end(log.folder)
+    away = log.done("archive", "verify", url="")
+    assert "the server knows: `fieldtally doctor`" in away.err
+    assert [path.name for path in log.data.iterdir()] == ["archive"], "nothing was made"
+    with embedded_server(log.data) as url:
+        with redis.Redis.from_url(url) as server:
+            server.hset(f"{{{prefix}:SI}}:trimmed", mapping=noted)
+        assert log.run("archive", "verify", url="").code == 4
+    wait_for(lambda: not (log.data / "valkey.sock").exists(), what="the end of the server")
+    log.done("archive", "verify", url="")
+    assert not (log.data / "valkey.sock").exists()
 
 
 def test_a_server_that_was_emptied_goes_on_behind_its_archive(log: Log) -> None:

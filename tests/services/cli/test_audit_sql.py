@@ -36,7 +36,53 @@ def test_every_comparison_agrees_on_a_log_with_every_outcome(
         outcome.code, outcome.json["live_equals_rebuilt"], outcome.json["fold_equals_sql"], outcome.json["differences"],
     )  # fmt: skip
     assert {"parked", "missing-numbers"} <= {item["kind"] for item in outcome.json["look_at"]}
+    assert "beside-the-tallies" not in {item["kind"] for item in outcome.json["look_at"]}
     assert "fold equals SQL: every cell agrees at SI " in cli("audit").out
+
+
+def beside(cli: Cli, *args: str) -> list[dict[str, Any]]:
+    """What an audit that finds nothing different says of what is live beside the tallies."""
+    outcome = cli("audit", "--json", *args)
+    assert (0, True) == (outcome.code, outcome.json["live_equals_rebuilt"])
+    return [item for item in outcome.json["look_at"] if item["kind"] == "beside-the-tallies"]
+
+
+def test_what_is_damaged_beside_the_tallies_deserves_a_look_and_changes_no_verdict(
+    cli: Cli, client: redis.Redis, server_url: str, prefix: str
+) -> None:
+    log = [b"{}", given.operation_opened(id=9, reportno=1), given.apprehension(id=1, reportno=4)]
+    positions = record(client, prefix, {"SI": log})["SI"]
+    count(server_url, prefix)
+    device = "SI-MP-07/9f3c2a"
+    assert beside(cli) == []
+    record(client, prefix, {"SI": [b"[]", given.apprehension(id=3, reportno=5)]})
+    assert beside(cli) == [], "what is not counted yet is not damaged"
+
+    keys = {what: f"{{{prefix}:SI}}:g1:{what}" for what in ("checkpoint", "devices", "operations", "parked")}
+    kept = {name: client.dump(name) for name in keys.values()}
+    client.hincrby(keys["checkpoint"], "duplicate", 7)
+    client.delete(keys["devices"], keys["operations"], keys["parked"])
+    mended = "; `fieldtally rebuild --swap` makes it anew"
+    assert [(item["side"], item["positions"], item["text"]) for item in beside(cli, "--as-of", positions[1])] == [
+        ("SI", [], f"checkpoint: duplicate 7, by the log 0{mended}"),
+        ("SI", [f"SI:{positions[2]}"], f"device {device}: not there, though the log has reports of it{mended}"),
+        ("SI", [], f"operation {given.OPERATION}: not there, though the log has it{mended}"),
+        ("SI", [f"SI:{positions[0]}"], f"parked: 1 entry not set aside, though the log has it so{mended}"),
+    ]
+    for name, dumped in kept.items():
+        client.restore(name, 0, dumped, replace=True)
+    client.hset(keys["devices"], device, b'{"highest":9,"last_position":"%b"}' % positions[2].encode())
+    client.hset(keys["devices"], "SI-MP-01/x", b'{"highest":9}')
+    client.hset(keys["operations"], given.OPERATION, b"{}")
+    told = b'{"reason":"conflict","detail":"","digest":""}'
+    client.hset(keys["parked"], mapping={positions[0]: told, positions[1]: told})
+    assert [item["text"].removesuffix(mended) for item in beside(cli)] == [
+        "device SI-MP-01/x: there, though the log has no report of it",
+        f"device {device}: highest 9, by the log 4, missing none, by the log 2–3",
+        f"operation {given.OPERATION}: other openings and plan than by the log",
+        "parked: 1 entry set aside, though it is not by the log",
+        "parked: 1 entry set aside for another reason than by the log",
+    ]
 
 
 def test_a_fault_of_the_fold_is_found(

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from services.cli.__main__ import COMMANDS, fieldtally
-from tests.services.cli.conftest import Cli
+from tests.services.cli.conftest import Cli, assert_refused
 
 
 def _commands() -> dict[str, click.Command]:
@@ -25,6 +25,11 @@ def _commands() -> dict[str, click.Command]:
 
 
 ALL = _commands()
+GIVEN = {
+    "import": ["reports.ndjson"], "archive trim": ["--older-than", "1d"], "devices enrol": ["x", "--role", "viewer"],
+    "devices rotate": ["x"], "parked requeue": ["--side", "SI", "--because", "x"], "sql": ["SELECT 1"],
+}  # fmt: skip
+"""What a command does not go without."""
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -51,6 +56,25 @@ def test_the_examples_are_of_the_command_and_parse(name: str) -> None:
         own = name.split()
         assert own == words[: len(own)]
         command.make_context(name, words[len(own) : shell])  # raises what it does not understand
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_json_is_a_short_form_wherever_there_is_a_format_and_refused_beside_another(cli: Cli, name: str) -> None:
+    formats = next((one.type.choices for one in ALL[name].params if "--format" in one.opts), None)  # type: ignore[attr-defined]
+    shown = cli(*name.split(), "--help").out
+    assert ("--json " in shown) == (formats is not None and "json" in formats)
+    if formats is None:
+        return
+    other = formats[-1] if formats[-1] != "json" else formats[0]
+    refused = cli(*name.split(), *GIVEN.get(name, []), "--json", "--format", other)
+    assert_refused(refused, 2, "--json is short for --format json", f"without --format {other}")
+
+
+def test_json_means_the_format_and_belongs_behind_the_command_it_is_for(cli: Cli) -> None:
+    for args in (["tallies"], ["stats", "months"], ["archive", "list"]):
+        assert cli(*args, "--json") == cli(*args, "--format", "json") == cli(*args, "--json", "--format", "json")
+        assert isinstance(cli(*args, "--json").json, list | dict)
+    assert_refused(cli("archive", "--json", "verify"), 2, "--json before verify is for", "give it behind verify")
 
 
 @pytest.mark.parametrize("name", ["tallies", "replay", "stats", "sql", "events"])

@@ -27,6 +27,7 @@ AT = "cli-stats"
 ZONES: Final = {"SI": "Europe/Ljubljana", "HR": "Europe/Zagreb"}
 OWN: Final = {"SI": "SVN", "HR": "HRV"}
 TABLES: Final = ("months", "year-to-date", "operations", "smuggling")
+ONE_CALL: Final = "This holds for the tables of this one call: others of the same figures beside them may give"
 LEAP_EVENING = "2024-02-29T23:30:00+01:00"
 
 
@@ -510,7 +511,29 @@ def test_hidden_figures_are_null_and_their_numbers_are_nowhere(cli: Cli) -> None
 
 def test_the_publisher_is_told_how_many_are_hidden(cli: Cli) -> None:
     outcome = cli("stats", "months", *ARGS, at=AT)
-    assert re.fullmatch(r"hidden: \d+ figures? from 1 to 4, and \d+ more with them\n", outcome.err)
+    assert re.fullmatch(
+        rf"hidden: \d+ figures? from 1 to 4, and \d+ more with them\. {ONE_CALL} the hidden ones away\.\n", outcome.err
+    )
+
+
+def test_every_format_says_that_hiding_holds_for_one_call_and_only_where_something_is_hidden(
+    cli: Cli, tmp_path: Path
+) -> None:
+    for output_format in ("table", "markdown", "json"):
+        out = cli("stats", *ARGS, "--format", output_format, at=AT).out
+        assert out.count(ONE_CALL) == len(TABLES), output_format
+        assert ONE_CALL not in cli("stats", *ARGS[:2], "--format", output_format, at=AT).out
+    for output_format in ("csv", "sdmx-csv"):
+        outcome = cli("stats", *ARGS, "--format", output_format, at=AT)
+        assert ONE_CALL in outcome.err
+        assert (len(set(map(len, csv.reader(io.StringIO(outcome.out))))), ONE_CALL in outcome.out) == (1, False)
+    for args, sheets in ((ARGS, [*TABLES, "provenance"]), (ARGS[:2], [])):
+        out = tmp_path / "statistics.xlsx"
+        cli("stats", *args, "--format", "xlsx", "--out", str(out), at=AT)
+        book = openpyxl.load_workbook(out)
+        assert sheets == [
+            sheet.title for sheet in book if any(ONE_CALL in str(cell) for row in sheet.values for cell in row)
+        ]
 
 
 @pytest.mark.parametrize("output_format", ["table", "markdown", "csv", "json", "sdmx-csv"])
