@@ -64,6 +64,7 @@ class Engine:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._settle()
         self._worker.shutdown()
         self.connection.close()
 
@@ -168,14 +169,18 @@ class Engine:
 
     def interruptible(self, work: Callable[[], Result]) -> Result:
         """Do some work with the connection in a thread, so that Ctrl-C ends the query that is running."""
-        waiting = self._worker.submit(work)
         try:
-            return waiting.result()
-        except KeyboardInterrupt:
-            while not waiting.done():  # it may not have begun, and would not be interrupted then
-                self.connection.interrupt()
-                wait([waiting], AGAIN_S)
+            return self._worker.submit(work).result()
+        except KeyboardInterrupt:  # which may come before it is known what is waited for
+            self._settle()
             raise
+
+    def _settle(self) -> None:
+        """End whatever is under way. What has not begun would not be interrupted, so it is done again and again."""
+        last = self._worker.submit(lambda: None)
+        while not last.done():
+            self.connection.interrupt()
+            wait([last], AGAIN_S)
 
     def _run(self, sql: str) -> None:
         self.interruptible(lambda: self.connection.execute(sql))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -26,6 +28,7 @@ from services.tally.cells import local_day
 from services.tally.fold import arrive
 from services.tally.operations import coverage_by_section
 from tests.services.archive import engines
+from tests.waiting import wait_for
 
 SIDES = ("SI", "HR")
 
@@ -192,3 +195,31 @@ def test_the_local_days_of_opening_balances_are_their_last_days() -> None:
         assert [(date(2023, 12, 31), 5)] == rows(engine, "SELECT day, count FROM tallies")
         assert [date(2024, 1, 5)] == [day for (day,) in rows(engine, "SELECT day FROM events")]
     assert "opening-balance" in json.loads(balance)["type"]
+
+
+@pytest.mark.parametrize("leaves", ["the query", "the engine"])
+def test_ctrl_c_before_it_is_known_what_is_waited_for_ends_the_query(leaves: str) -> None:
+    """Between handing a query over and waiting for it, or on the way out: it ends all the same."""
+    ended = threading.Event()
+
+    def interrupted() -> None:
+        with suppress(KeyboardInterrupt), Engine() as engine:
+            submit = engine._worker.submit
+
+            def hand_over(work: Any) -> Any:
+                engine._worker.submit = submit  # type: ignore[method-assign]
+                submit(work)
+                raise KeyboardInterrupt
+
+            if leaves == "the query":
+                engine._worker.submit = hand_over  # type: ignore[method-assign, assignment]
+                engine.rows(_ENDLESS)
+            submit(lambda: engine.connection.execute(_ENDLESS).fetchall())
+            raise KeyboardInterrupt
+        ended.set()
+
+    threading.Thread(target=interrupted, daemon=True).start()
+    wait_for(ended.is_set, what="the engine to be left")
+
+
+_ENDLESS = "SELECT sum(a.range * b.range) FROM range(10_000_000) a, range(10_000_000) b"
