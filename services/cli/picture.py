@@ -179,7 +179,7 @@ def _head(look: Look, filters: Filters, width: int) -> Lines:
         first,
         *(Text(line, _WARNING if state == "LIVE" else style) for cause in causes for line in _wrapped(cause, width)),
         Text(_view(snapshot, filters, zone), "bold"),
-        *(_side(side, snapshot.now) for side in snapshot.sides),
+        *(_side(side, snapshot.now, unseen_s) for side in snapshot.sides),
     ]
 
 
@@ -221,20 +221,23 @@ def _day(snapshot: Snapshot, operation: str, today: date) -> str:
     return f"day {(today - starts).days + 1} of {(ends - starts).days + 1}"
 
 
-def _side(side: SideShown, current: datetime) -> Text:
+def _side(side: SideShown, current: datetime, unseen_s: float) -> Text:
+    """Return how a side stands; since the server was last seen, nobody knows whether it is silent."""
     zone = ZoneInfo(side.zone)
     line = Text(f"{side.side}  ")
     if side.position == START:
         line.append("nothing counted yet")
     else:
         line.append(f"as of {side.position} at {_moment(received_at(side.position), zone, current)}")
-    unheard_s = (current - side.heard).total_seconds() if side.heard else None
-    if unheard_s is None:
+    unheard_s = (current - side.heard).total_seconds() - unseen_s if side.heard else None
+    if side.heard is None or unheard_s is None:
         line.append(" · ").append("◐ nothing heard yet", _WARNING)
+    elif unseen_s > DELAYED_S:
+        line.append(f" · heard at {_moment(side.heard, zone, current)}, not known since")
     elif unheard_s > SILENT_S:
         line.append(" · ").append(f"◐ silent for {_age(unheard_s)}", _WARNING)
     else:
-        line.append(f" · heard {_age(unheard_s)} ago")
+        line.append(f" · heard {_age(max(0.0, unheard_s))} ago")
     if side.parked:
         line.append(" · ").append(f"△ {side.parked:,} set aside", _WARNING)
     return line

@@ -296,6 +296,12 @@ def test_zero_is_told_from_silence() -> None:
     assert "heard 10 min ago" in drawn(side(heard=NOW - timedelta(minutes=10)))[2]
 
 
+def test_of_a_server_that_is_away_nobody_knows_whether_a_side_is_silent() -> None:
+    lines = drawn(side(heard=NOW - timedelta(minutes=11)), width=200, unseen_s=60)
+    [stands] = [line for line in lines if line.startswith("SI ")]
+    assert stands.endswith(", not known since") and "silent" not in stands
+
+
 @pytest.mark.parametrize(
     ("shown", "said"),
     [
