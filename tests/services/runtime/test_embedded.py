@@ -135,6 +135,8 @@ def process_in(lock: Path) -> int:
 
 
 def is_free(lock: Path) -> bool:
+    if not lock.exists():  # told to end before it came to that
+        return True
     with lock.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
