@@ -33,7 +33,13 @@ PROJECT = [sys.executable, "-m", "services.cli", "project"]
 @contextmanager
 def empty() -> Iterator[str]:
     """Yield the URL of a server that holds nothing."""
-    with tempfile.TemporaryDirectory(prefix="fieldtally-bench-") as folder, embedded_server(Path(folder)) as url:
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="fieldtally-bench-",
+            ignore_cleanup_errors=True,  # what keeps the server may be on its way out
+        ) as folder,
+        embedded_server(Path(folder)) as url,
+    ):
         yield url
 
 
@@ -118,7 +124,13 @@ def made_reports(count: int, number: int) -> list[bytes]:
 @contextmanager
 def filled(reports: int, days: int = 30) -> Iterator[tuple[str, int]]:
     """Yield the URL of a server whose logs hold a simulated fleet's reports, and the bytes of their payload."""
-    with tempfile.TemporaryDirectory(prefix="fieldtally-bench-") as folder, embedded_server(Path(folder)) as url:
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="fieldtally-bench-",
+            ignore_cleanup_errors=True,  # what keeps the server may be on its way out
+        ) as folder,
+        embedded_server(Path(folder)) as url,
+    ):
         client = redis.Redis.from_url(url, protocol=2)
         pipe = client.pipeline(transaction=False)
         payload = 0
