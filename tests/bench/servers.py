@@ -124,13 +124,7 @@ def made_reports(count: int, number: int) -> list[bytes]:
 @contextmanager
 def filled(reports: int, days: int = 30) -> Iterator[tuple[str, int]]:
     """Yield the URL of a server whose logs hold a simulated fleet's reports, and the bytes of their payload."""
-    with (
-        tempfile.TemporaryDirectory(
-            prefix="fieldtally-bench-",
-            ignore_cleanup_errors=True,  # what keeps the server may be on its way out
-        ) as folder,
-        embedded_server(Path(folder)) as url,
-    ):
+    with empty() as url:
         client = redis.Redis.from_url(url, protocol=2)
         pipe = client.pipeline(transaction=False)
         payload = 0
